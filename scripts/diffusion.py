@@ -1,0 +1,65 @@
+"""The walk from noise to picture that a model is made for: which steps are kept, and the reverse update of each.
+
+A walk is described as in model.toml, by [diffusion] and [defaults]; PROCESS and DEFAULTS are those of every model that
+train.py trains. The formulas are published.py's. x may be a numpy array or a torch tensor `[n, c, h, w]`, about [-1, 1]
+plus noise.
+"""
+
+import numpy as np
+
+import published
+
+PROCESS = {"train-timesteps": 1000, "schedule": "cosine", "prediction": "epsilon", "clip": 1.0}
+DEFAULTS = {"steps": 50, "sampler": "ddpm", "spacing": "linspace", "variance": "fixed-small"}
+
+
+def alphas_cumprod(process=PROCESS):
+    """The share of signal variance left after each step, float64 `[T]`."""
+    if process["schedule"] == "table":
+        return published.alphas_cumprod(np.array(process["betas"]))
+    betas = published.betas(process["schedule"], process["train-timesteps"], process.get("beta-start"), process.get("beta-end"))
+    return published.alphas_cumprod(betas)
+
+
+def timesteps(steps=None, process=PROCESS, defaults=DEFAULTS):
+    """The kept steps, descending, ints; `steps` of them, or as many as the defaults say."""
+    return published.spaced(defaults["spacing"], process["train-timesteps"], steps or defaults["steps"])
+
+
+def reverse_update(kept, process=PROCESS, defaults=DEFAULTS):
+    """The reverse updates over the kept steps `kept` as one function: step(index, x, output, noise) -> next x.
+
+    Analytic variance belongs to other numbers of steps, so beta-tilde stands for it, as where driftglass checks a
+    model; dpmpp-2m, which needs no noise, is walked as ddpm.
+    """
+    kept_list = published.kept_steps(alphas_cumprod(process), kept)
+    clipping = {"clip": process["clip"]} if "clip" in process else process.get("threshold")
+    variance = "fixed-small" if defaults["variance"] == "analytic" else defaults["variance"]
+
+    def step(index, x, output, noise):
+        now, channels = kept_list[index], x.shape[1]
+        estimate, fraction = output[:, :channels], output[:, channels:]
+        x0 = published.clip(published.to_x0(process["prediction"], x, estimate, now.abar), clipping)
+        if defaults["sampler"] == "ddim":
+            return published.ddim_step(now, x, x0, noise, eta=0.0)
+        return published.ddpm_step(kept_list, index, x, x0, noise, variance, fraction)
+
+    return step
+
+
+def trajectory(predict, step, start, kept, noise):
+    """Walks `kept` from `start`, yielding (t, x_t, output, x_next) after each reverse update; the last x_next is x0.
+
+    `predict(x, t)` is the network, `step` a reverse_update; `noise(index)` is what step `index` injects.
+    """
+    x = start
+    for index, t in enumerate(kept):
+        output = predict(x, int(t))
+        x_next = step(index, x, output, noise(index))
+        yield int(t), x, output, x_next
+        x = x_next
+
+
+def to_uint8(x):
+    """[-1, 1] -> 0..255, rounded as diffusers does; numpy `[n, c, h, w]` -> uint8 `[n, h, w, c]`."""
+    return np.round(np.clip(x * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)

@@ -1,0 +1,65 @@
+"""The model card: README.md of a package, written from its manifest alone."""
+
+
+def converted(manifest, pipeline):
+    """README.md as text for a package that from_diffusers.py made of the folder `pipeline`."""
+    image, diffusion, defaults, licence = (manifest[key] for key in ("image", "diffusion", "defaults", "licence"))
+    return "\n".join(
+        [
+            f"# {manifest['title']}",
+            "",
+            f"{image['width']}x{image['height']} pixels, {image['channels']} channels; converted from the diffusers pipeline `{pipeline}`.",
+            "",
+            f"- schedule {diffusion['schedule']}, T = {diffusion['train-timesteps']}, prediction {diffusion['prediction']}",
+            f"- default: {defaults['sampler']}, {defaults['steps']} steps, {defaults['spacing']}, {defaults['variance']}",
+            f"- licence of the weights: {licence['weights']}; trained on: {licence['data']}",
+            "",
+        ]
+    )
+
+
+def trained(manifest):
+    """README.md as text for a package of export.py; [training] holds what train.py knows about the network."""
+    image, training, licence = manifest["image"], manifest["training"], manifest["licence"]
+    classes = manifest.get("classes")
+    shown = f"One row per class ({', '.join(classes['names'])})" if classes else "Samples"
+    rows = [
+        f"| {precision} | `{entry['file']}` | {entry['bytes'] / 1e6:.2f} MB | {entry['max-error']:.1e} | {entry['final-psnr-db']:.1f} dB |"
+        for precision, entry in manifest["files"].items()
+    ]
+    shape = f"{image['width']}×{image['height']} pixels in {image['channels']} channel(s)"
+    widths, attention = (", ".join(map(str, training[key])) for key in ("channels", "attention-levels"))
+    null = f" The null class is {classes['null']}." if classes else ""
+    return "\n".join(
+        [
+            f"# {manifest['name']}",
+            "",
+            f"{manifest['title']}.",
+            "",
+            "![samples](samples.png)",
+            "",
+            f"{shown}, DDPM, {manifest['defaults']['steps']} steps, one draw of noise, not picked.",
+            "",
+            f"An ε-prediction U-Net with {training['parameters'] / 1e6:.2f} M parameters for {shape}:",
+            f"levels of {widths} channels, {training['blocks']} residual block(s) per level going down and one more going up,",
+            f"attention at level(s) {attention or 'none'} and in the middle, GroupNorm with {training['groups']} groups.{null}",
+            "",
+            f"Trained on {training['images']:,} images in {training['minutes']:.0f} minutes with `scripts/train.py`",
+            "(T = 1000, cosine schedule, min-SNR weights); these are the averaged (EMA) weights.",
+            "",
+            "| precision | file | size | largest epsilon error | final picture, PSNR |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "Errors are against PyTorch in fp32 along the ten steps of `reference.npz`, by ONNX Runtime.",
+            "",
+            f"Weights: {licence['weights']}. Data: {licence['data']}.",
+            "",
+        ]
+    )
+
+
+def write(folder, manifest):
+    """Writes `folder`/README.md of a package of export.py; the card of a converted one tells no precisions and stays."""
+    if "training" in manifest:
+        (folder / "README.md").write_text(trained(manifest))

@@ -1,0 +1,158 @@
+"""Training a U-Net of a few thousand parameters, and from its checkpoint to a quantized package.
+
+    python -m unittest discover -s scripts/tests
+"""
+
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from needs import EXPORT, TRAINING, demand, needs
+
+demand(TRAINING)
+
+import numpy as np
+import torch
+
+import data
+import train
+from unet import UNet, UNetConfig
+
+
+def small_data(folder, count=320):
+    """A data set of 8x8 pictures: two classes, one dark and one bright."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    pictures = np.clip(60 + 130 * labels[:, None, None, None] + rng.integers(-40, 40, (count, 8, 8, 3)), 0, 255)
+    path = folder / "small.npz"
+    data.save(path, pictures, labels, ["dark", "bright"], "CC0-1.0")
+    return path
+
+
+def arguments(folder, *more):
+    """train.py's arguments for a small network on small_data."""
+    small = ["--channels", "8,16", "--attention", "1", "--groups", "4", "--batch", "8", "--warmup", "4", "--precision", "fp32"]
+    return train.parser().parse_args(["--data", str(small_data(folder)), "--out", str(folder / "run"), *small, *more])
+
+
+class Case(unittest.TestCase):
+    """Each test in an empty folder, with nothing printed."""
+
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = Path(temporary.name)
+        printed = mock.patch("builtins.print")
+        self.printed = printed.start()
+        self.addCleanup(printed.stop)
+
+
+class Network(unittest.TestCase):
+    def test_default_network_has_1_8_million_parameters_and_keeps_the_shape(self):
+        network = UNet(UNetConfig(classes=8))
+        self.assertEqual(sum(p.numel() for p in network.parameters()), 1_807_427)
+        epsilon = network(torch.zeros(2, 3, 32, 32), torch.tensor([0, 999]), torch.tensor([0, 8]))
+        self.assertEqual(tuple(epsilon.shape), (2, 3, 32, 32))
+        unconditional = UNet(UNetConfig(image_channels=1, channels=(8, 16), attention_levels=(), groups=4, head_channels=16))
+        self.assertEqual(tuple(unconditional(torch.zeros(1, 1, 16, 16), torch.tensor([5])).shape), (1, 1, 16, 16))
+
+    def test_impossible_shapes_are_refused(self):
+        cases = [
+            ({"size": 30}, "multiple of 4, found 30"),
+            ({"channels": (32, 60)}, "60 channels do not divide into 8 groups"),
+            ({"channels": (32, 112), "attention_levels": ()}, "112 channels do not divide into 8 groups and heads"),
+            ({"attention_levels": (3,)}, "they go from 0 to 2"),
+        ]
+        for changes, sentence in cases:
+            with self.subTest(sentence), self.assertRaisesRegex(ValueError, sentence):
+                UNetConfig(**changes)
+
+    def test_min_snr_weights(self):
+        abar = torch.tensor([0.5, 5 / 6, 0.99])
+        torch.testing.assert_close(train.loss_weights(abar, 5.0), torch.tensor([1.0, 1.0, 5 / 99]))
+        torch.testing.assert_close(train.loss_weights(abar, 0), torch.ones(3))
+
+
+class Training(Case):
+    def test_training_lowers_the_held_out_error_and_leaves_its_files(self):
+        args = arguments(self.folder, "--images", "640", "--lr", "2e-3")
+        before = train.Training(args).validate()
+        after = train.train(args)
+        self.assertLess(after.validate(), 0.8 * before)
+        names = {path.name for path in (self.folder / "run").iterdir()}
+        self.assertEqual(names, {"checkpoint.pt", "log.csv", "loss.png", "sheet-00000640.png"})
+
+    def test_resumed_run_equals_an_unbroken_one(self):
+        args = arguments(self.folder, "--images", "64")
+        unbroken = train.Training(args)
+        for _ in range(4):
+            unbroken.update()
+        broken = train.Training(args)
+        for _ in range(2):
+            broken.update()
+        train.save_checkpoint(broken.checkpoint, broken.state())
+        resumed = train.Training(args)
+        self.assertEqual((resumed.step, resumed.images), (2, 16))
+        for _ in range(2):
+            resumed.update()
+        for part in ("network", "ema"):
+            torch.testing.assert_close(resumed.state()[part], unbroken.state()[part], rtol=0, atol=0)
+
+    def test_a_checkpoint_of_another_network_is_refused(self):
+        training = train.Training(arguments(self.folder))
+        train.save_checkpoint(training.checkpoint, training.state())
+        with self.assertRaisesRegex(SystemExit, "checkpoint.pt: another network"):
+            train.Training(arguments(self.folder, "--channels", "8,8"))
+        training.checkpoint.write_bytes(b"no checkpoint")
+        with self.assertRaisesRegex(SystemExit, "checkpoint.pt: not a checkpoint"):
+            train.Training(arguments(self.folder))
+
+
+@needs(EXPORT)
+class Export(Case):
+    def setUp(self):
+        super().setUp()
+        training = train.Training(arguments(self.folder))
+        for parameter in training.ema.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        train.save_checkpoint(training.checkpoint, training.state())
+        self.export = ["--checkpoint", str(training.checkpoint), "--package", str(self.folder / "small")]
+
+    def test_package_of_a_small_network_answers_like_pytorch_and_quantizes(self):
+        import export
+        import package
+        import quantize
+
+        export.main([*self.export, "--data", str(self.folder / "small.npz")])
+        quantize.main(["--package", str(self.folder / "small"), "--pictures", "2", "--check", "1", "--steps", "10"])
+        manifest = package.read_manifest(self.folder / "small")
+        for precision, error, psnr in [("fp32", 1e-4, 80), ("fp16", 1e-2, 50), ("int8", 0.5, 20)]:
+            entry = manifest["files"][precision]
+            self.assertLess(entry["max-error"], error, precision)
+            self.assertGreater(entry["final-psnr-db"], psnr, precision)
+            self.assertEqual(entry | package.file_entry(self.folder / "small" / f"{precision}.onnx"), entry)
+        self.assertEqual(manifest["classes"], {"names": ["dark", "bright"], "null": 2})
+        self.assertEqual([len(table) for table in manifest["analytic-variance"].values()], [10, 20, 50])
+        self.assertTrue(all(0 <= sigma2 < 1 for table in manifest["analytic-variance"].values() for sigma2 in table))
+        self.assertTrue(any("% off" in str(call) for call in self.printed.call_args_list))
+        self.assertIn("| int8 | `int8.onnx` |", (self.folder / "small" / "README.md").read_text())
+
+    def test_wrong_input_ends_in_a_sentence(self):
+        import export
+        import package
+        import quantize
+
+        other = self.folder / "other.npz"
+        data.save(other, np.zeros((20, 16, 16, 3)), np.zeros(20), ["one"], "CC0-1.0")
+        with self.assertRaisesRegex(SystemExit, r"other.npz: unexpected shape of a picture, expected \(8, 8, 3\)"):
+            export.main([*self.export, "--data", str(other)])
+        with self.assertRaisesRegex(SystemExit, "a model is called 'Not This'"):
+            package.folder(self.folder / "Not This")
+        (self.folder / "model.toml").write_text("format = ")
+        with self.assertRaisesRegex(SystemExit, "model.toml: not TOML"):
+            quantize.main(["--package", str(self.folder)])
+
+
+if __name__ == "__main__":
+    unittest.main()
