@@ -1,0 +1,309 @@
+//! Recipe → picture: a model, its sampler and a seed, step by step.
+
+use std::ops::ControlFlow;
+
+use ndarray::{Array4, Axis};
+
+use crate::diffusion::noise::{self, Between, Seeded, Stream};
+use crate::diffusion::sampler::{
+    NoiseSource, Sampler, SamplerKind, Step, Variance, VarianceKind, Walk,
+};
+use crate::diffusion::schedule::Schedule;
+use crate::diffusion::timesteps::{Spacing, Timesteps};
+use crate::diffusion::{Conditioning, forward};
+use crate::engine::UNet;
+use crate::error::{Error, Result};
+use crate::model::package::sha256_hex;
+use crate::model::{Manifest, Package, Precision};
+use crate::picture::Picture;
+
+pub mod check;
+pub mod recipe;
+
+pub use recipe::Recipe;
+
+/// Called after every step of a walk; `Break` stops it.
+pub type OnStep<'a> = &'a mut dyn FnMut(&Step) -> ControlFlow<()>;
+
+/// A loaded model that paints recipes.
+pub struct Painter {
+    manifest: Manifest,
+    precision: Precision,
+    sha256: String,
+    schedule: Schedule,
+    unet: UNet,
+}
+
+impl Painter {
+    /// Loads the network of `package` in `precision`, or in the package's own default.
+    ///
+    /// # Errors
+    ///
+    /// When the package has no such file, its bytes are not the manifest's, or the engine cannot
+    /// run it.
+    pub fn open(package: Package, precision: Option<Precision>, threads: usize) -> Result<Self> {
+        let manifest = package.manifest().clone();
+        let precision = precision.unwrap_or(manifest.defaults.precision);
+        let bytes = package.network_bytes(precision)?;
+        let place = package.network_place(precision)?;
+        Ok(Self {
+            unet: UNet::load(&bytes, &place, &manifest, threads)?,
+            schedule: manifest.schedule()?,
+            sha256: manifest.file(precision)?.sha256.clone(),
+            precision,
+            manifest,
+        })
+    }
+
+    /// What the package says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The precision that was loaded.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The network.
+    pub fn unet(&mut self) -> &mut UNet {
+        &mut self.unet
+    }
+
+    /// The model's own way to paint `seed`; a conditional model's class is drawn from the seed.
+    pub fn recipe(&self, seed: u64) -> Recipe {
+        let defaults = &self.manifest.defaults;
+        let class = self.manifest.classes.as_ref().map(|classes| {
+            let draw = u64::from(noise::word(seed, Stream::Draw(0), 0));
+            classes.names[(draw % classes.names.len() as u64) as usize].clone()
+        });
+        Recipe {
+            version: env!("CARGO_PKG_VERSION").into(),
+            noise: recipe::noise_format(),
+            model: self.manifest.name.clone(),
+            sha256: self.sha256.clone(),
+            precision: self.precision,
+            seed,
+            steps: defaults.steps,
+            sampler: defaults.sampler,
+            spacing: defaults.spacing.clone(),
+            variance: defaults.variance,
+            class,
+            morph: None,
+            init: None,
+        }
+    }
+
+    /// The kept steps of `recipe`, and the walk over them.
+    ///
+    /// # Errors
+    ///
+    /// When the spacing cannot keep that many steps, or the model has no analytic variance for
+    /// them, or no learned variance.
+    pub fn walk(&self, recipe: &Recipe) -> Result<(Timesteps, Walk)> {
+        let timesteps = Timesteps::new(&self.schedule, &recipe.spacing, recipe.steps)?;
+        let sampler = match recipe.sampler {
+            SamplerKind::Ddpm => Sampler::Ddpm {
+                variance: self.variance(recipe)?,
+            },
+            SamplerKind::Ddim => Sampler::Ddim { eta: 0.0 },
+            SamplerKind::Dpmpp2m => Sampler::Dpmpp2m,
+        };
+        let diffusion = &self.manifest.diffusion;
+        let clipping = self.manifest.clipping();
+        let walk = Walk::new(&timesteps, diffusion.prediction, clipping, &sampler)?;
+        Ok((timesteps, walk))
+    }
+
+    /// Paints `recipe`; `init` is the picture that a recipe with `init` starts from.
+    ///
+    /// # Errors
+    ///
+    /// When the recipe is for another network, asks for what the model does not have, or needs a
+    /// picture that is not given; [`Error::Stopped`] when `on_step` breaks.
+    pub fn paint(
+        &mut self,
+        recipe: &Recipe,
+        init: Option<&Picture>,
+        on_step: OnStep,
+    ) -> Result<Picture> {
+        self.check(recipe)?;
+        let (timesteps, walk) = self.walk(recipe)?;
+        let (mut x, from) = self.start(recipe, init, &timesteps)?;
+        let class = recipe
+            .class
+            .as_deref()
+            .map(|name| self.manifest.class_index(name))
+            .transpose()?;
+        let cond = Conditioning { class };
+        let mut seeded = Seeded(recipe.seed);
+        let mut between = between(recipe);
+        let noise: &mut dyn NoiseSource = match &mut between {
+            None => &mut seeded,
+            Some(between) => between,
+        };
+        walk.run(&mut self.unet, &mut x, &cond, noise, from, on_step)?;
+        Ok(Picture::from_tensor(x.index_axis(Axis(0), 0)))
+    }
+
+    /// Whether `recipe` can be painted with the network that is loaded.
+    ///
+    /// # Errors
+    ///
+    /// When the recipe is for another network or another generator, or its class is missing.
+    pub fn check(&self, recipe: &Recipe) -> Result<()> {
+        let place = |key: &str| format!("recipe: {key}");
+        if recipe.model != self.manifest.name {
+            return Err(Error::unexpected(
+                place("model"),
+                &self.manifest.name,
+                &recipe.model,
+            ));
+        }
+        if recipe.sha256 != self.sha256 {
+            let expected = format!("the loaded network, {}", self.sha256);
+            return Err(Error::unexpected(place("sha256"), expected, &recipe.sha256));
+        }
+        let noise = recipe::noise_format();
+        if recipe.noise != noise {
+            return Err(Error::unexpected(place("noise"), noise, &recipe.noise));
+        }
+        if let Some(morph) = recipe
+            .morph
+            .filter(|morph| !(0.0..=1.0).contains(&morph.position))
+        {
+            return Err(Error::unexpected(
+                place("morph"),
+                "a position in 0 to 1",
+                morph.position,
+            ));
+        }
+        match (&recipe.class, &self.manifest.classes) {
+            (None, Some(classes)) => {
+                let expected = format!("one of {}", classes.names.join(", "));
+                Err(Error::unexpected(place("class"), expected, "none"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn variance(&self, recipe: &Recipe) -> Result<Variance> {
+        let place = || format!("model {}: variance", self.manifest.name);
+        match recipe.variance {
+            VarianceKind::FixedSmall => Ok(Variance::FixedSmall),
+            VarianceKind::FixedLarge => Ok(Variance::FixedLarge),
+            VarianceKind::LearnedRange => {
+                let found = self.unet.output_channels();
+                let expected = 2 * self.manifest.image.channels;
+                if found == expected {
+                    return Ok(Variance::LearnedRange);
+                }
+                let expected = format!("a network with {expected} output channels");
+                Err(Error::unexpected(place(), expected, found))
+            }
+            VarianceKind::Analytic => {
+                let table = self
+                    .manifest
+                    .analytic_variance
+                    .get(&recipe.steps.to_string());
+                match (table, &recipe.spacing) {
+                    (Some(table), Spacing::Linspace) => Ok(Variance::Table(table.clone())),
+                    _ => {
+                        let tables = self.manifest.analytic_variance.keys().cloned();
+                        let tables = tables.collect::<Vec<_>>().join(", ");
+                        let expected = format!("linspace with a table's steps ({tables})");
+                        let found = format!("{} with {}", recipe.spacing, recipe.steps);
+                        Err(Error::unexpected(place(), expected, found))
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the walk starts from, `[1, c, h, w]`, and at which kept step.
+    fn start(
+        &self,
+        recipe: &Recipe,
+        init: Option<&Picture>,
+        timesteps: &Timesteps,
+    ) -> Result<(Array4<f32>, usize)> {
+        let image = self.manifest.image;
+        let shape = (1, image.channels, image.height, image.width);
+        let noise = match between(recipe) {
+            None => noise::start(recipe.seed, shape),
+            Some(between) => between.start(shape),
+        };
+        match (&recipe.init, init) {
+            (None, _) => {
+                check_first(recipe, timesteps)?;
+                Ok((noise, 0))
+            }
+            (Some(_), None) => Err(Error::unexpected(
+                "recipe: init",
+                "the picture it starts from",
+                "none",
+            )),
+            (Some(wanted), Some(picture)) => {
+                let found = picture_sha256(picture);
+                if found != wanted.sha256 {
+                    let expected = format!("the picture {}", wanted.sha256);
+                    return Err(Error::unexpected("recipe: init", expected, found));
+                }
+                let from = first_step(timesteps.as_slice().len(), wanted.strength)?;
+                let picture = picture.fitted(image.width, image.height);
+                let mut x = picture.to_tensor(image.channels).insert_axis(Axis(0));
+                let kept = timesteps.as_slice()[from];
+                forward::jump(x.view_mut(), kept.alpha_cumprod, noise.view());
+                Ok((x, from))
+            }
+        }
+    }
+}
+
+/// A walk that starts from pure noise must start where the network knows pure noise: at a first
+/// step that leaves most of the picture, such as the t = 0 of a single linspace step, it would
+/// only return the noise.
+fn check_first(recipe: &Recipe, timesteps: &Timesteps) -> Result<()> {
+    let first = timesteps.as_slice()[0];
+    if first.alpha_cumprod <= 0.5 {
+        return Ok(());
+    }
+    let place = format!("{} with {} steps", recipe.spacing, recipe.steps);
+    let expected = "a first step that is mostly noise (try trailing, or more steps)";
+    Err(Error::unexpected(
+        place,
+        expected,
+        format!("t = {}", first.t.0),
+    ))
+}
+
+/// The noise of a recipe with a morph.
+fn between(recipe: &Recipe) -> Option<Between> {
+    let morph = recipe.morph.as_ref()?;
+    Some(Between {
+        from: recipe.seed,
+        to: morph.seed,
+        position: morph.position,
+    })
+}
+
+/// The kept step to start at: the last `strength` part of `count` steps is walked, at least one.
+fn first_step(count: usize, strength: f64) -> Result<usize> {
+    if !(strength > 0.0 && strength <= 1.0) {
+        return Err(Error::unexpected(
+            "strength",
+            "above 0, at most 1",
+            strength,
+        ));
+    }
+    let walked = ((count as f64 * strength).round() as usize).clamp(1, count);
+    Ok(count - walked)
+}
+
+/// What a recipe remembers of the picture it starts from: the hash of its size and pixels.
+pub fn picture_sha256(picture: &Picture) -> String {
+    let size = [picture.width_px() as u64, picture.height_px() as u64];
+    let mut bytes: Vec<u8> = size.iter().flat_map(|side| side.to_le_bytes()).collect();
+    bytes.extend_from_slice(picture.rgb());
+    sha256_hex(&bytes)
+}
