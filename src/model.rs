@@ -1,6 +1,6 @@
 //! A model package: verified bytes and the manifest that says what they are.
 //!
-//! [`manifest`] is the text, [`package`] the folder whose bytes it vouches for, [`reference`] the
+//! [`manifest`] is the text, [`package`] the folder whose bytes it vouches for, [mod@reference] the
 //! trainer's own trajectory, and [`library`] the places where packages are looked for.
 
 pub mod library;
