@@ -124,14 +124,6 @@ fn read_picture(path: &Path) -> Result<Vec<u8>> {
     read_limited(path, MAX_PICTURE_BYTES)
 }
 
-/// The folder that `path` lies in.
-fn folder_of(path: &Path) -> &Path {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
-}
-
 fn seed(text: &str) -> Result<u64, String> {
     if text == "random" {
         // The standard library seeds its hash maps from the system's entropy.

@@ -134,7 +134,7 @@ pub fn create_folder(folder: impl AsRef<Path>) -> Result<()> {
 }
 
 /// The folder that holds `path`; "." for a bare file name.
-fn folder_of(path: &Path) -> &Path {
+pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

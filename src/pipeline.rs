@@ -44,10 +44,8 @@ impl Painter {
     pub fn open(package: Package, precision: Option<Precision>, threads: usize) -> Result<Self> {
         let manifest = package.manifest().clone();
         let precision = precision.unwrap_or(manifest.defaults.precision);
-        let bytes = package.network_bytes(precision)?;
-        let place = package.network_place(precision)?;
         Ok(Self {
-            unet: UNet::load(&bytes, &place, &manifest, threads)?,
+            unet: UNet::open(&package, precision, threads)?,
             schedule: manifest.schedule()?,
             sha256: manifest.file(precision)?.sha256.clone(),
             precision,

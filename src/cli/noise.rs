@@ -11,11 +11,11 @@ use clap::value_parser;
 use ndarray::Axis;
 
 use super::plot::{Plot, Scale, Series};
-use super::{GAP_COLOUR, GAP_PX, LibraryArgs, folder_of, read_picture, seed};
+use super::{GAP_COLOUR, GAP_PX, LibraryArgs, read_picture, seed};
 use crate::diffusion::schedule::Schedule;
 use crate::diffusion::timesteps::{Spacing, Timesteps};
 use crate::diffusion::{forward, noise};
-use crate::files::{create_folder, write_whole};
+use crate::files::{create_folder, folder_of, write_whole};
 use crate::picture::Picture;
 
 /// The largest side of a frame, in pixels; a larger picture is scaled down.

@@ -15,7 +15,7 @@ use super::{EngineArgs, GAP_COLOUR, GAP_PX, LibraryArgs, read_picture, seed};
 use crate::diffusion::sampler::{SamplerKind, Step, VarianceKind};
 use crate::diffusion::timesteps::Spacing;
 use crate::error::Result;
-use crate::files::{create_folder, write_whole};
+use crate::files::{create_folder, folder_of, write_whole};
 use crate::model::Precision;
 use crate::model::library::DEFAULT_MODEL;
 use crate::picture::Picture;
@@ -236,7 +236,7 @@ impl<'a> Order<'a> {
                 count <= MAX_SHEET,
                 "{place}: expected at most {MAX_SHEET} pictures, found {count}"
             );
-            create_folder(super::folder_of(sheet))?;
+            create_folder(folder_of(sheet))?;
         }
         let like_model = like.as_ref().map(|recipe| recipe.model.clone());
         let model = args
@@ -380,7 +380,7 @@ impl Target {
             pictures == 1,
             "{place}: expected a folder for {pictures} pictures, found a file"
         );
-        create_folder(super::folder_of(out))?;
+        create_folder(folder_of(out))?;
         Ok(Self::File(out.to_owned()))
     }
 
@@ -399,7 +399,7 @@ impl Target {
 
     fn folder(&self) -> &Path {
         match self {
-            Self::File(path) => super::folder_of(path),
+            Self::File(path) => folder_of(path),
             Self::Folder(folder) => folder,
         }
     }

@@ -8,7 +8,7 @@ use tract_onnx::prelude::*;
 use super::network::{Network, Options, Port};
 use crate::diffusion::{Conditioning, Denoiser, Timestep};
 use crate::error::{Error, Result};
-use crate::model::Manifest;
+use crate::model::{Manifest, Package, Precision};
 use crate::npz::Dtype;
 
 /// A U-Net that predicts ε, v or x0, bound to its inputs by the manifest's names.
@@ -26,6 +26,17 @@ pub struct UNet {
 }
 
 impl UNet {
+    /// Loads the network of `package` in `precision`.
+    ///
+    /// # Errors
+    ///
+    /// When the package has no such file or its bytes are not the manifest's; as [`UNet::load`].
+    pub fn open(package: &Package, precision: Precision, threads: usize) -> Result<Self> {
+        let bytes = package.network_bytes(precision)?;
+        let place = package.network_place(precision)?;
+        Self::load(&bytes, &place, package.manifest(), threads)
+    }
+
     /// Loads the network in `bytes` and finds the manifest's inputs and output in it.
     ///
     /// `place` is the file's name for the errors; `threads` those of one evaluation.

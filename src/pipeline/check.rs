@@ -115,7 +115,7 @@ impl Denoiser for Compared<'_> {
 pub fn replay(package: &Package, precision: Precision, threads: usize) -> Result<Replay> {
     let manifest = package.manifest();
     let reference = package.reference()?;
-    let mut unet = load(package, precision, threads)?;
+    let mut unet = UNet::open(package, precision, threads)?;
     let spacing = Spacing::Explicit(reference.timesteps.iter().map(|t| t.0).collect());
     let timesteps = Timesteps::new(&manifest.schedule()?, &spacing, reference.timesteps.len())?;
     let variance = replayed_variance(manifest.defaults.variance);
@@ -189,7 +189,7 @@ pub fn elbo(
         clipping: manifest.clipping(),
         variance: &Variance::FixedSmall,
     };
-    let mut unet = load(package, precision, threads)?;
+    let mut unet = UNet::open(package, precision, threads)?;
     let cond = Conditioning { class };
     let x0 = x0.insert_axis(Axis(0));
     let terms = reverse.bound(&mut unet, &x0, &cond, &mut Seeded(0))?;
@@ -210,16 +210,6 @@ fn replayed_variance(variance: VarianceKind) -> Variance {
         VarianceKind::FixedLarge => Variance::FixedLarge,
         VarianceKind::LearnedRange => Variance::LearnedRange,
     }
-}
-
-fn load(package: &Package, precision: Precision, threads: usize) -> Result<UNet> {
-    let bytes = package.network_bytes(precision)?;
-    UNet::load(
-        &bytes,
-        &package.network_place(precision)?,
-        package.manifest(),
-        threads,
-    )
 }
 
 /// The largest and the root mean square difference.
