@@ -1,6 +1,6 @@
 """The engines that peers.py compares, each in a process of its own that obeys its standard input.
 
-    python scripts/peer_engines.py ENGINE WORK NAME KIND THREADS CPUS    (peers.py starts it)
+    python scripts/peer_engines.py ENGINE WORK NAME KIND THREADS    (peers.py starts it, and pins it)
 
 Loads one file of peer_networks.py, says so in a line of JSON, and then answers every line of its standard input by one:
 `run K` by the milliseconds of K evaluations, `answer FILE` by writing one as .npy, `memory` by its peak. It imports
@@ -214,8 +214,7 @@ def obey(engine, line):
 
 
 def main(arguments):
-    kind_of_engine, work, name, kind, threads, cpus = arguments
-    os.sched_setaffinity(0, [int(cpu) for cpu in cpus.split(",")])
+    engine, work, name, kind, threads = arguments
     # Engines talk; what they say must not come between two answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -226,7 +225,7 @@ def main(arguments):
     work, bare_bytes = Path(work), peak_bytes()
     with np.load(work / f"{name}.io.npz") as arrays:
         inputs = {key: array for key, array in arrays.items() if key != "epsilon"}
-    made = ENGINES[kind_of_engine]
+    made = ENGINES[engine]
     if made.module:
         importlib.import_module(made.module)
     try:

@@ -58,10 +58,16 @@ class Process:
     """peer_engines.py with one engine and one file."""
 
     def __init__(self, engine, work, name, kind, threads, cpus):
-        command = [sys.executable, peer_engines.__file__, engine, work, name, kind, threads, ",".join(map(str, cpus))]
+        command = [sys.executable, peer_engines.__file__, engine, work, name, kind, threads]
         self.told = tempfile.TemporaryFile()
         self.child = subprocess.Popen(
-            [*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.told, text=True
+            [*map(str, command)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.told,
+            text=True,
+            # Before Python begins, since numpy starts threads as well.
+            preexec_fn=lambda: os.sched_setaffinity(0, cpus),
         )
         self.loaded = self.read()
 
@@ -71,6 +77,7 @@ class Process:
             code = self.child.wait()
             self.told.seek(0)
             tail = self.told.read().decode(errors="replace").strip().splitlines()[-1:]
+            self.close()
             raise Lost(f"ended by signal {-code}" if code < 0 else f"ended with {code}: {''.join(tail)}")
         answer = json.loads(line)
         if "refused" in answer:
@@ -79,14 +86,13 @@ class Process:
         return answer
 
     def ask(self, line):
-        try:
+        with contextlib.suppress(BrokenPipeError):  # what is left to read says more
             print(line, file=self.child.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # what is left to read says more
         return self.read()
 
     def close(self):
-        self.child.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.child.stdin.close()
         self.child.wait()
         self.child.stdout.close()
         self.told.close()

@@ -33,6 +33,16 @@ pub struct Conditioning {
 /// The mathematics own this trait and the engine implements it, so that every sampler can be
 /// tested on a denoiser that is known in closed form.
 pub trait Denoiser {
+    /// Gets ready for a walk over `timesteps`: computes what depends on them and on `cond` alone.
+    ///
+    /// # Errors
+    ///
+    /// When the network cannot be evaluated.
+    fn prepare(&mut self, timesteps: &[Timestep], cond: &Conditioning) -> Result<()> {
+        let _ = (timesteps, cond);
+        Ok(())
+    }
+
     /// Writes the network's answer for `x` into `out`.
     ///
     /// - `x`: `[n, c, h, w]`, the noisy pictures x_t, about [-1, 1] plus noise.

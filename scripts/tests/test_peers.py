@@ -243,7 +243,7 @@ class Networks(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
             self.two_convolutions(work / "fp32.onnx")
-            inputs = peer_networks.made_up_inputs(manifest, 600)
+            inputs = peer_networks.made_up_inputs(manifest, peer_networks.CALIBRATION_STEPS[2])  # nothing is clipped
             expected = package.OnnxNetwork(work / "fp32.onnx").session.run(None, inputs)[0]
             for kind in peer_networks.INT8:
                 with self.subTest(kind):

@@ -15,6 +15,8 @@ use crate::diffusion::noise::{self, Seeded};
 use crate::diffusion::sampler::Step;
 use crate::diffusion::{Conditioning, Denoiser, Timestep};
 use crate::display::terminal::{Colours, Method, Size, Terminal};
+use crate::engine::peak::peak;
+use crate::engine::simd::Isa;
 use crate::engine::{NodeProfile, Port};
 use crate::error::Result;
 use crate::model::Precision;
@@ -44,7 +46,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
 
-    /// Also the time of every kind of operator
+    /// Also where the time goes: by kind of operator, by node, beside the peak of one core
     #[arg(long)]
     profile: bool,
 
@@ -72,17 +74,44 @@ struct Report {
     /// A live preview in the terminal, as a part of the step.
     preview_share: f64,
     peak_rss_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    operators: Vec<Operator>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<Profile>,
 }
 
-/// All nodes of one kind.
+/// Where the time of an evaluation goes.
 #[derive(Debug, Serialize)]
-struct Operator {
-    op: String,
-    nodes: usize,
+struct Profile {
+    /// What one core can do, measured.
+    peak: PeakRates,
+    /// By kind, the slowest first.
+    operators: Vec<Row>,
+    /// In the order of the evaluation.
+    nodes: Vec<Row>,
+}
+
+/// The measured peak of one core.
+#[derive(Debug, Serialize)]
+struct PeakRates {
+    /// f32, two for each multiplication with addition.
+    gflops: f64,
+    /// int8, counted likewise.
+    int8_gops: f64,
+    /// Reading memory that is in no cache.
+    read_gb_per_second: f64,
+}
+
+/// A node, or all nodes of one kind.
+#[derive(Debug, Clone, Serialize)]
+struct Row {
+    /// The kind of operator, or the node's name before it.
+    name: String,
+    calls: usize,
     ms: f64,
     share: f64,
+    /// Read and written, each operand once.
+    megabytes: f64,
+    /// As a direct computation would count, two for each multiplication.
+    gflops_per_second: f64,
 }
 
 /// Notes how long every evaluation took.
@@ -92,6 +121,10 @@ struct Timed<'a> {
 }
 
 impl Denoiser for Timed<'_> {
+    fn prepare(&mut self, timesteps: &[Timestep], cond: &Conditioning) -> Result<()> {
+        self.denoiser.prepare(timesteps, cond)
+    }
+
     fn predict(
         &mut self,
         x: ArrayView4<f32>,
@@ -127,9 +160,9 @@ fn measure(args: &Args) -> anyhow::Result<Report> {
     let walk = walk(&mut painter, &recipe)?;
     let first_step_ms = load_ms + walk.network_ms[0];
     let peak_rss_bytes = peak_rss_bytes();
-    let operators = match args.profile {
-        true => profile(&mut painter, recipe.steps)?,
-        false => Vec::new(),
+    let profile = match args.profile {
+        true => Some(profile(&mut painter, recipe.steps)?),
+        false => None,
     };
     let mut network_ms = walk.network_ms;
     let median_ms = median(&mut network_ms);
@@ -147,7 +180,7 @@ fn measure(args: &Args) -> anyhow::Result<Report> {
         sampler_share: walk.sampler_ms / step_ms,
         preview_share: walk.preview_ms / step_ms,
         peak_rss_bytes,
-        operators,
+        profile,
     })
 }
 
@@ -212,29 +245,47 @@ fn walk(painter: &mut Painter, recipe: &Recipe) -> anyhow::Result<WalkTimes> {
     })
 }
 
-/// The time of every kind of operator, the slowest first.
-fn profile(painter: &mut Painter, rounds: usize) -> anyhow::Result<Vec<Operator>> {
+/// The time of every node and of every kind of operator.
+fn profile(painter: &mut Painter, rounds: usize) -> anyhow::Result<Profile> {
     let network = painter.unet().network();
     let zeros = |port: &Port| Array::zeros(port.dtype, &port.shape);
     let inputs: Vec<Array> = network.inputs().iter().map(zeros).collect();
     let nodes = network.profile(&inputs, rounds)?;
-    let total_ms: f64 = nodes.iter().map(|node| ms(node.elapsed)).sum();
-    let mut kinds: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
-    for NodeProfile { op, elapsed, .. } in &nodes {
-        let kind = kinds.entry(op).or_default();
-        *kind = (kind.0 + 1, kind.1 + ms(*elapsed));
+    let mut kinds: BTreeMap<&str, Vec<&NodeProfile>> = BTreeMap::new();
+    for node in &nodes {
+        kinds.entry(&node.op).or_default().push(node);
     }
-    let mut operators: Vec<Operator> = kinds
-        .into_iter()
-        .map(|(op, (nodes, ms))| Operator {
-            op: op.to_owned(),
-            nodes,
-            ms: ms / rounds as f64,
-            share: ms / total_ms,
-        })
+    let total = nodes.iter().map(|node| ms(node.elapsed)).sum::<f64>() / rounds as f64;
+    let row = |name: String, nodes: &[&NodeProfile]| {
+        let ms = nodes.iter().map(|node| ms(node.elapsed)).sum::<f64>() / rounds as f64;
+        let macs: u64 = nodes.iter().map(|node| node.macs).sum();
+        let bytes: u64 = nodes.iter().map(|node| node.bytes).sum();
+        Row {
+            name,
+            calls: nodes.len(),
+            ms,
+            share: ms / total,
+            megabytes: bytes as f64 / 1e6,
+            gflops_per_second: 2.0 * macs as f64 / (ms * 1e6),
+        }
+    };
+    let kinds = kinds.into_iter();
+    let mut operators: Vec<Row> = kinds
+        .map(|(op, nodes)| row(op.to_owned(), &nodes))
         .collect();
     operators.sort_by(|a, b| b.ms.total_cmp(&a.ms));
-    Ok(operators)
+    let nodes = nodes.iter();
+    let nodes = nodes.map(|node| row(format!("{} ({})", node.name, node.op), &[node]));
+    let peak = peak(Isa::best());
+    Ok(Profile {
+        peak: PeakRates {
+            gflops: peak.flops / 1e9,
+            int8_gops: peak.int8_ops / 1e9,
+            read_gb_per_second: peak.read_bytes_per_second / 1e9,
+        },
+        operators,
+        nodes: nodes.collect(),
+    })
 }
 
 fn print(report: &Report) -> anyhow::Result<()> {
@@ -273,18 +324,35 @@ fn print(report: &Report) -> anyhow::Result<()> {
     )?;
     let memory = report.peak_rss_bytes.map_or("unknown".into(), megabytes);
     writeln!(out, "  memory     {memory} at the peak")?;
-    for Operator {
-        op,
-        nodes,
-        ms,
-        share,
-    } in &report.operators
-    {
+    match &report.profile {
+        Some(profile) => print_profile(&mut out, profile),
+        None => Ok(()),
+    }
+}
+
+fn print_profile(out: &mut impl Write, profile: &Profile) -> anyhow::Result<()> {
+    let PeakRates {
+        gflops,
+        int8_gops,
+        read_gb_per_second,
+    } = profile.peak;
+    writeln!(
+        out,
+        "  peak       {gflops:.0} GFLOP/s, {int8_gops:.0} GOP/s int8, {read_gb_per_second:.1} GB/s from memory, of one core"
+    )?;
+    for (title, rows) in [("operator", &profile.operators), ("node", &profile.nodes)] {
         writeln!(
             out,
-            "  {:>5.1} %  {ms:>8.3} ms  {nodes:>3} x {op}",
-            100.0 * share
+            "\n     share        ms  calls       MB  GFLOP/s  {title}"
         )?;
+        for row in rows {
+            let share = 100.0 * row.share;
+            writeln!(
+                out,
+                "  {share:>6.1} %  {:>8.3}  {:>5}  {:>7.2}  {:>7.1}  {}",
+                row.ms, row.calls, row.megabytes, row.gflops_per_second, row.name
+            )?;
+        }
     }
     Ok(())
 }

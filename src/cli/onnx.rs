@@ -206,7 +206,11 @@ fn load(file: &Path, arrays: Option<&Archive>, threads: usize) -> Result<Network
     Network::load(
         &bytes,
         &file.display().to_string(),
-        &Options { threads, shapes },
+        &Options {
+            threads,
+            shapes,
+            ..Options::default()
+        },
     )
 }
 

@@ -276,6 +276,8 @@ impl Walk {
         let mut z = x0.clone();
         let mut scratch = Vec::with_capacity(channels * h * w);
 
+        let kept: Vec<Timestep> = self.steps[from..].iter().map(|step| step.t).collect();
+        denoiser.prepare(&kept, cond)?;
         for (index, step) in self.steps.iter().enumerate().skip(from) {
             answer(denoiser, x.view(), step.t, cond, &mut output)?;
             let (prediction, range) = output.view().split_at(Axis(1), channels);

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
-use tract_onnx::pb::type_proto::Value;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use tract_onnx::pb::type_proto::{self, Value};
+use tract_onnx::pb::{
+    GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    tensor_shape_proto,
+};
 use tract_onnx::prelude::Framework;
 
 use crate::error::{Error, Result};
@@ -178,6 +181,74 @@ pub(super) fn dtype_of(data_type: DataType) -> Option<Dtype> {
     })
 }
 
+/// The ONNX element type of an array's.
+pub(super) fn data_type_of(dtype: Dtype) -> DataType {
+    match dtype {
+        Dtype::F16 => DataType::Float16,
+        Dtype::F32 => DataType::Float,
+        Dtype::F64 => DataType::Double,
+        Dtype::I8 => DataType::Int8,
+        Dtype::U8 => DataType::Uint8,
+        Dtype::I16 => DataType::Int16,
+        Dtype::U16 => DataType::Uint16,
+        Dtype::I32 => DataType::Int32,
+        Dtype::I64 => DataType::Int64,
+        Dtype::Bool => DataType::Bool,
+    }
+}
+
+/// [`DataType::Float`] as it stands in a file.
+pub(super) const FLOAT: i32 = DataType::Float as i32;
+
+/// An input or output of a fixed shape.
+pub(super) fn typed_port(name: &str, elem_type: i32, shape: &[usize]) -> ValueInfoProto {
+    let dim = |&dim: &usize| tensor_shape_proto::Dimension {
+        value: Some(tensor_shape_proto::dimension::Value::DimValue(dim as i64)),
+        ..Default::default()
+    };
+    let shape = TensorShapeProto {
+        dim: shape.iter().map(dim).collect(),
+    };
+    let tensor = type_proto::Tensor {
+        elem_type,
+        shape: Some(shape),
+    };
+    let value = Some(Value::TensorType(tensor));
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto {
+            value,
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// The elements of a tensor that [`decode`] has accepted, little-endian, wherever in the message
+/// they lie.
+pub(super) fn tensor_bytes(tensor: TensorProto) -> Vec<u8> {
+    if !tensor.raw_data.is_empty() {
+        return tensor.raw_data;
+    }
+    let dtype = DataType::try_from(tensor.data_type).ok().and_then(dtype_of);
+    let width = dtype.map_or(0, Dtype::bytes);
+    // Narrow integers, booleans and the bits of an fp16 are kept in an int32 each.
+    let narrow = tensor
+        .int32_data
+        .iter()
+        .flat_map(|v| v.to_le_bytes().into_iter().take(width.min(4)));
+    let mut bytes: Vec<u8> = tensor
+        .float_data
+        .iter()
+        .flat_map(|v| v.to_le_bytes())
+        .collect();
+    bytes.extend(narrow);
+    bytes.extend(tensor.int64_data.iter().flat_map(|v| v.to_le_bytes()));
+    bytes.extend(tensor.double_data.iter().flat_map(|v| v.to_le_bytes()));
+    bytes.extend(tensor.uint64_data.iter().flat_map(|v| v.to_le_bytes()));
+    bytes
+}
+
 /// Product of `dims` times `item_bytes`, when it does not exceed [`MAX_TENSOR_BYTES`].
 pub(super) fn bounded_bytes(
     dims: impl IntoIterator<Item = usize>,
@@ -190,7 +261,7 @@ pub(super) fn bounded_bytes(
 }
 
 /// The version of the standard operator set.
-fn opset(proto: &ModelProto) -> Option<i64> {
+pub(super) fn opset(proto: &ModelProto) -> Option<i64> {
     let standard = |domain: &str| domain.is_empty() || domain == "ai.onnx";
     let set = proto
         .opset_import

@@ -5,8 +5,9 @@
 //! - fp16 becomes fp32: constants are widened once at load, casts to fp16 become casts to fp32.
 //!   tract would emulate fp16 arithmetic on a core without FEAT_FP16, a thousand times slower,
 //!   and would convert large layers again on every step.
-//! - ONNX Runtime's own quantized operators (`com.microsoft::QGemm`, `QLinearAdd`, ...) become
-//!   DequantizeLinear → the float operator → QuantizeLinear, which is their definition.
+//! - Quantized operators, the standard's (`QLinearConv`, `QLinearMatMul`) and ONNX Runtime's own
+//!   (`com.microsoft::QGemm`, `QLinearAdd`, ...), become DequantizeLinear → the float operator →
+//!   QuantizeLinear, which is their definition and the one spelling that `plan` reads.
 
 use half::f16;
 use tract_onnx::onnx;
@@ -99,10 +100,7 @@ fn expand_quantized(graph: &mut GraphProto, place: &str) -> Result<()> {
         place,
     };
     for node in std::mem::take(&mut graph.node) {
-        match node.domain.as_str() {
-            "com.microsoft" => expansion.expand(node)?,
-            _ => expansion.nodes.push(node),
-        }
+        expansion.expand(node)?;
     }
     graph.node = expansion.nodes;
     Ok(())
@@ -118,6 +116,8 @@ impl Expansion<'_> {
     /// Writes the standard spelling of `node`, or `node` itself where it has no other.
     fn expand(&mut self, node: NodeProto) -> Result<()> {
         match node.op_type.as_str() {
+            "QLinearConv" => self.convolution(&node),
+            "QLinearMatMul" => self.binary(&node, "MatMul"),
             "QGemm" => self.gemm(&node),
             "QLinearAdd" => self.binary(&node, "Add"),
             "QLinearMul" => self.binary(&node, "Mul"),
@@ -130,6 +130,35 @@ impl Expansion<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// `X, X_scale, X_zero, W, W_scale, W_zero, Y_scale, Y_zero, B (int32)`.
+    fn convolution(&mut self, node: &NodeProto) -> Result<()> {
+        self.require(node, 8)?;
+        let input = &node.input;
+        let x = self.dequantize(node, "x", [&input[0], &input[1], &input[2]], 1);
+        let w = self.dequantize(node, "w", [&input[3], &input[4], &input[5]], 0);
+        let mut operands = vec![x, w];
+        if let Some(b) = input.get(8).filter(|b| !b.is_empty()) {
+            operands.push(self.bias(node, b, [&input[1], &input[4]]));
+        }
+        let y = self.push(node, "y", "Conv", operands, node.attribute.clone());
+        self.quantize(node, y, &input[6], &input[7]);
+        Ok(())
+    }
+
+    /// A bias of int32, in units of the product of both scales, as a float.
+    fn bias(&mut self, node: &NodeProto, bias: &str, scales: [&String; 2]) -> String {
+        let cast = vec![int_attribute("to", DataType::Float as i64)];
+        let float = self.push(node, "bias_float", "Cast", vec![bias.to_owned()], cast);
+        let scale = self.push(
+            node,
+            "bias_scale",
+            "Mul",
+            scales.map(String::clone).to_vec(),
+            vec![],
+        );
+        self.push(node, "bias", "Mul", vec![float, scale], vec![])
     }
 
     /// `A, A_scale, A_zero, B, B_scale, B_zero, C (int32), Y_scale, Y_zero`; without the last two
@@ -154,11 +183,7 @@ impl Expansion<'_> {
         let b = self.dequantize(node, "b", [&input[3], &input[4], &input[5]], b_axis);
         let mut operands = vec![a, b];
         if let Some(c) = input.get(6).filter(|c| !c.is_empty()) {
-            let cast = vec![int_attribute("to", DataType::Float as i64)];
-            let float = self.push(node, "c_float", "Cast", vec![c.clone()], cast);
-            let scales = vec![input[1].clone(), input[4].clone()];
-            let scale = self.push(node, "c_scale", "Mul", scales, vec![]);
-            operands.push(self.push(node, "c", "Mul", vec![float, scale], vec![]));
+            operands.push(self.bias(node, c, [&input[1], &input[4]]));
         }
         let kept = ["transA", "transB"];
         let attributes = node

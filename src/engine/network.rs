@@ -1,21 +1,23 @@
-//! Any ONNX graph, ready to run: inputs and outputs by name, one live plan state.
+//! Any ONNX graph, ready to run: inputs and outputs by name.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use half::f16;
-use tract_linalg::multithread::Executor;
+use tract_onnx::pb::{GraphProto, ModelProto};
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::model::TypedSimpleState;
-use tract_onnx::tract_core::plan;
-use tract_onnx::tract_core::runtime::RunOptions;
 
-use super::dequantize::keep_dequantize;
-use super::graph::{self, bounded_bytes};
+use super::graph::{self, bounded_bytes, typed_port};
+use super::import::import;
 use super::legalize::legalize;
+use super::plan::{self, plan};
+use super::program::Program;
+use super::prologue;
 use super::registers::clear_upper_halves;
+use super::rewrite::rewrite;
+use super::simd::Isa;
+use super::tract::{self, computed_type, guarded};
+use super::verify::verify;
 use crate::error::{Error, Result};
 use crate::npz::{Array, Dtype};
 
@@ -26,6 +28,14 @@ pub struct Options {
     pub threads: usize,
     /// Shapes for inputs whose dimensions the file leaves free.
     pub shapes: BTreeMap<String, Vec<usize>>,
+    /// Inputs that take few different values: what depends on them alone is computed once for
+    /// each value and kept.
+    pub kept: Vec<String>,
+    /// The instruction set of the kernels.
+    pub isa: Isa,
+    /// Leaves the whole graph to tract: slow, and what the engine's own results are tested
+    /// against.
+    pub reference: bool,
 }
 
 impl Default for Options {
@@ -33,6 +43,9 @@ impl Default for Options {
         Self {
             threads: default_threads(),
             shapes: BTreeMap::new(),
+            kept: Vec::new(),
+            isa: Isa::best(),
+            reference: false,
         }
     }
 }
@@ -55,15 +68,19 @@ pub struct Port {
     pub shape: Vec<usize>,
 }
 
-/// Where the time of an evaluation goes: one node of the optimised graph.
+/// Where the time of an evaluation goes: one step of the program.
 #[derive(Debug, Clone)]
 pub struct NodeProfile {
-    /// The node's name, made from the name in the file.
+    /// The name of the node in the file.
     pub name: String,
-    /// The operator's name.
+    /// The operator and what is fused into it.
     pub op: String,
     /// The sum over all rounds.
     pub elapsed: Duration,
+    /// Multiplications of one evaluation, as a direct computation would do them.
+    pub macs: u64,
+    /// Bytes that one evaluation reads and writes, each once.
+    pub bytes: u64,
 }
 
 /// A network that runs.
@@ -84,11 +101,44 @@ pub struct Network {
     place: String,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
-    state: TypedSimpleState,
+    engine: Engine,
+    /// How often each rewrite of the graph was applied.
+    rewrites: Vec<(&'static str, usize)>,
+}
+
+/// What evaluates the graph.
+enum Engine {
+    /// Our own operators, with tract for what they leave.
+    Program {
+        program: Box<Program>,
+        prologue: Option<Box<Prologue>>,
+    },
+    /// tract alone.
+    Reference {
+        model: Box<tract::Model>,
+        inputs: Vec<Vec<u8>>,
+        outputs: Vec<Vec<u8>>,
+    },
+}
+
+/// Most bytes of what depends on kept inputs that are remembered.
+const MOST_KEPT_BYTES: usize = 16 << 20;
+
+/// What depends on the kept inputs alone, and the results for the values they had.
+struct Prologue {
+    model: tract::Model,
+    /// The kept inputs, as indices into the network's inputs.
+    inputs: Vec<usize>,
+    /// The program's inputs that the results are.
+    results: Vec<usize>,
+    /// The results one after the other, by the inputs' bytes.
+    known: HashMap<Vec<u8>, Vec<u8>>,
+    /// The key that is asked for.
+    key: Vec<u8>,
 }
 
 impl Network {
-    /// Loads `bytes`, fixes the shapes, optimises the graph and spawns its one plan state.
+    /// Loads `bytes`, fixes the shapes, rewrites the graph and packs its weights for this core.
     ///
     /// `place` is the file's name for the errors.
     ///
@@ -97,45 +147,47 @@ impl Network {
     /// When the bytes are no ONNX model that this engine can run; when an input has a free
     /// dimension and [`Options::shapes`] does not name it.
     pub fn load(bytes: &[u8], place: &str, options: &Options) -> Result<Self> {
-        let mut proto = graph::decode(bytes, place)?;
+        Self::build(graph::decode(bytes, place)?, place, options)
+    }
+
+    /// As [`Network::load`]; the bytes are given up as soon as they are decoded, which halves the
+    /// memory that loading takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Network::load`].
+    pub fn load_owned(bytes: impl AsRef<[u8]>, place: &str, options: &Options) -> Result<Self> {
+        let proto = graph::decode(bytes.as_ref(), place)?;
+        drop(bytes);
+        Self::build(proto, place, options)
+    }
+
+    fn build(mut proto: ModelProto, place: &str, options: &Options) -> Result<Self> {
         let inputs = input_ports(graph::graph(&proto), place, &options.shapes)?;
         let named_outputs = output_dtypes(graph::graph(&proto), place)?;
         legalize(&mut proto, place)?;
-        let model = guarded(place, "loaded", || {
-            let framework = onnx().with_ignore_value_info(true);
-            let mut model = framework.model_for_proto_model(&proto)?;
-            drop(proto);
-            for (index, port) in inputs.iter().enumerate() {
-                let fact = InferenceFact::dt_shape(computed_type(port.dtype), &port.shape);
-                model.set_input_fact(index, fact)?;
-            }
-            let mut typed = model.into_typed()?;
-            keep_dequantize(&mut typed)?;
-            Ok(typed)
-        })?;
-        let output_shapes = check_sizes(&model, place)?;
-        let state = guarded(place, "loaded", || {
-            let optimized = model.into_optimized()?;
-            let executor = match options.threads {
-                0 | 1 => Executor::SingleThread,
-                threads => Executor::multithread_with_name(threads, THREAD_NAME),
-            };
-            let run_options = RunOptions {
-                executor: Some(executor),
-                ..RunOptions::default()
-            };
-            TypedSimplePlan::new_with_options(optimized, &run_options)?.spawn()
-        })?;
+        fix_inputs(
+            proto
+                .graph
+                .as_mut()
+                .expect("decode refuses a model without a graph"),
+            &inputs,
+        );
+        let (engine, shapes, rewrites) = match options.reference {
+            true => reference(proto, place, &inputs, &named_outputs)?,
+            false => program(proto, place, &inputs, options)?,
+        };
         let outputs = named_outputs
             .into_iter()
-            .zip(output_shapes)
+            .zip(shapes)
             .map(|((name, dtype), shape)| Port { name, dtype, shape })
             .collect();
         Ok(Self {
             place: place.to_owned(),
             inputs,
             outputs,
-            state,
+            engine,
+            rewrites,
         })
     }
 
@@ -154,133 +206,322 @@ impl Network {
         &self.place
     }
 
+    /// The rewrites of the graph and how often each was applied.
+    pub fn rewrites(&self) -> &[(&'static str, usize)] {
+        &self.rewrites
+    }
+
     /// Evaluates the network on one array per input, in order; one array per output comes back.
     ///
     /// # Errors
     ///
     /// When an array has another element type or shape than its input, or the engine fails.
     pub fn run(&mut self, inputs: &[Array]) -> Result<Vec<Array>> {
-        let tensors = self.tensors(inputs)?;
-        let outputs = self.evaluate(tensors)?;
-        let ports = self.outputs.iter().zip(outputs);
-        ports
-            .map(|(port, value)| array_of(&value, port.dtype, &self.place))
-            .collect()
+        self.set_inputs(inputs)?;
+        self.evaluate()?;
+        let outputs = self.outputs.iter().enumerate();
+        Ok(outputs
+            .map(|(index, port)| narrow(port, self.output(index)))
+            .collect())
     }
 
-    /// Evaluates the network `rounds` times and adds up the time of every node.
+    /// Evaluates the network `rounds` times and adds up the time of every step.
     ///
     /// # Errors
     ///
     /// As [`Network::run`].
     pub fn profile(&mut self, inputs: &[Array], rounds: usize) -> Result<Vec<NodeProfile>> {
-        let tensors = self.tensors(inputs)?;
-        let mut elapsed: BTreeMap<usize, NodeProfile> = BTreeMap::new();
-        let Self { place, state, .. } = self;
-        for _ in 0..rounds {
-            guarded(place, "evaluated", || {
-                state.run_plan_with_eval(tensors.clone(), |ctx, op_state, node, values| {
-                    let start = Instant::now();
-                    let result = plan::eval(ctx, op_state, node, values);
-                    let entry = elapsed.entry(node.id).or_insert_with(|| NodeProfile {
-                        name: node.name.clone(),
-                        op: node.op().name().into_owned(),
-                        elapsed: Duration::ZERO,
-                    });
-                    entry.elapsed += start.elapsed();
-                    result
-                })
-            })?;
-        }
-        Ok(elapsed.into_values().collect())
-    }
-
-    /// Evaluates the network on tensors of the types and shapes of [`Network::inputs`].
-    pub(super) fn evaluate(&mut self, inputs: TVec<TValue>) -> Result<TVec<TValue>> {
-        let outputs = guarded(&self.place, "evaluated", || self.state.run(inputs));
+        self.set_inputs(inputs)?;
+        self.evaluate()?;
+        let Engine::Program { program, .. } = &mut self.engine else {
+            return Ok(Vec::new());
+        };
+        let elapsed = guarded(&self.place, "evaluated", || Ok(program.profile(rounds)))?;
         clear_upper_halves();
-        outputs
+        let steps = program.steps().iter().zip(elapsed);
+        Ok(steps
+            .map(|(step, elapsed)| NodeProfile {
+                name: step.name.clone(),
+                op: step.operator.describe(),
+                elapsed,
+                macs: step.operator.macs(),
+                bytes: step.operator.bytes(),
+            })
+            .collect())
     }
 
-    fn tensors(&self, inputs: &[Array]) -> Result<TVec<TValue>> {
-        assert_eq!(inputs.len(), self.inputs.len(), "one array per input");
-        let pairs = self.inputs.iter().zip(inputs);
-        pairs
-            .map(|(port, array)| self.tensor(port, array).map(Into::into))
-            .collect()
-    }
-
-    fn tensor(&self, port: &Port, array: &Array) -> Result<Tensor> {
-        if (array.dtype(), array.shape()) != (port.dtype, port.shape.as_slice()) {
-            return Err(Error::unexpected(
-                format!("{}: input `{}`", self.place, port.name),
-                format!("{} {:?}", port.dtype, port.shape),
-                format!("{} {:?}", array.dtype(), array.shape()),
-            ));
+    /// The bytes of an input as it is computed with (fp16 as f32), to be written before
+    /// [`Network::evaluate`]; they stay until they are written again.
+    pub(super) fn input(&mut self, index: usize) -> &mut [u8] {
+        match &mut self.engine {
+            Engine::Program { program, .. } => program.input(index),
+            Engine::Reference { inputs, .. } => &mut inputs[index],
         }
-        guarded(&self.place, "evaluated", || {
-            let mut tensor = Tensor::zero_dt(computed_type(port.dtype), &port.shape)?;
-            let wide: Vec<u8>;
-            let data = match port.dtype {
+    }
+
+    /// The bytes of an output as it is computed with (fp16 as f32), after [`Network::evaluate`].
+    pub(super) fn output(&self, index: usize) -> &[u8] {
+        match &self.engine {
+            Engine::Program { program, .. } => program.output(index),
+            Engine::Reference { outputs, .. } => &outputs[index],
+        }
+    }
+
+    /// Computes and remembers what depends on the kept inputs alone, as they are now.
+    pub(super) fn prepare(&mut self) -> Result<()> {
+        match &mut self.engine {
+            Engine::Program {
+                program,
+                prologue: Some(prologue),
+            } => prologue.prepare(program, &self.inputs, &self.place),
+            _ => Ok(()),
+        }
+    }
+
+    /// Evaluates the network on what has been written to its inputs. Nothing is allocated when
+    /// the kept inputs have values that they had before and no node is left to tract.
+    pub(super) fn evaluate(&mut self) -> Result<()> {
+        let result = match &mut self.engine {
+            Engine::Program { program, prologue } => {
+                if let Some(prologue) = prologue {
+                    prologue.prepare(program, &self.inputs, &self.place)?;
+                    prologue.recall(program);
+                }
+                guarded(&self.place, "evaluated", || {
+                    program.run();
+                    Ok(())
+                })
+            }
+            Engine::Reference {
+                model,
+                inputs,
+                outputs,
+            } => {
+                let tensors = self.inputs.iter().zip(inputs.iter());
+                let tensors = tensors.map(|(port, bytes)| tensor(port, bytes, &self.place));
+                let values = model.run(tensors.collect::<Result<_>>()?)?;
+                for ((output, value), port) in outputs.iter_mut().zip(&values).zip(&self.outputs) {
+                    *output = computed_bytes(value, port.dtype, &self.place)?;
+                }
+                Ok(())
+            }
+        };
+        clear_upper_halves();
+        result
+    }
+
+    fn set_inputs(&mut self, arrays: &[Array]) -> Result<()> {
+        assert_eq!(arrays.len(), self.inputs.len(), "one array per input");
+        for (index, array) in arrays.iter().enumerate() {
+            let port = &self.inputs[index];
+            if (array.dtype(), array.shape()) != (port.dtype, port.shape.as_slice()) {
+                return Err(Error::unexpected(
+                    format!("{}: input `{}`", self.place, port.name),
+                    format!("{} {:?}", port.dtype, port.shape),
+                    format!("{} {:?}", array.dtype(), array.shape()),
+                ));
+            }
+            match port.dtype {
                 Dtype::F16 => {
                     let halves = array.data().chunks_exact(2);
-                    let halves = halves.map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32());
-                    wide = halves.flat_map(f32::to_le_bytes).collect();
-                    &wide
+                    let wide = halves.map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32());
+                    let target = self.input(index).chunks_exact_mut(4);
+                    target
+                        .zip(wide)
+                        .for_each(|(to, value)| to.copy_from_slice(&value.to_le_bytes()));
                 }
-                _ => array.data(),
-            };
-            tensor
-                .try_as_plain_ram_mut()?
-                .as_bytes_mut()
-                .copy_from_slice(data);
-            Ok(tensor)
-        })
+                _ => self.input(index).copy_from_slice(array.data()),
+            }
+        }
+        Ok(())
     }
 }
 
-thread_local! {
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
+impl Prologue {
+    /// Makes sure that the results for the inputs as they are now are known.
+    fn prepare(&mut self, program: &mut Program, ports: &[Port], place: &str) -> Result<()> {
+        self.key.clear();
+        for &input in &self.inputs {
+            self.key.extend_from_slice(program.input(input));
+        }
+        if self.known.contains_key(&self.key) {
+            return Ok(());
+        }
+        let tensors = self.inputs.iter();
+        let tensors = tensors.map(|&input| tensor(&ports[input], program.input(input), place));
+        let values = self.model.run(tensors.collect::<Result<_>>()?)?;
+        let mut bytes = Vec::new();
+        for value in &values {
+            bytes.extend(computed_bytes(value, Dtype::F32, place)?);
+        }
+        if (self.known.len() + 1) * bytes.len() > MOST_KEPT_BYTES {
+            self.known.clear();
+        }
+        self.known.insert(self.key.clone(), bytes);
+        Ok(())
+    }
+
+    /// Gives the results for the key to the program.
+    fn recall(&self, program: &mut Program) {
+        let mut bytes = self.known[&self.key].as_slice();
+        for &result in &self.results {
+            let input = program.input(result);
+            let (own, rest) = bytes.split_at(input.len());
+            input.copy_from_slice(own);
+            bytes = rest;
+        }
+    }
 }
 
-/// The name of the threads that evaluate networks.
-const THREAD_NAME: &str = "driftglass";
+/// An engine, the shapes of its outputs, and the rewrites that were applied.
+type Built = (Engine, Vec<Vec<usize>>, Vec<(&'static str, usize)>);
 
-/// Whether this thread is inside the engine, where a panic becomes an [`Error`]: a panic hook
-/// that asks can stay quiet about it.
-pub fn is_evaluating() -> bool {
-    let is_worker = |name: &str| name.starts_with(THREAD_NAME);
-    INSIDE.get() || std::thread::current().name().is_some_and(is_worker)
-}
-
-/// Runs `work` inside tract: its errors, and its panics on graphs it did not foresee, become one
-/// sentence about `place`.
-fn guarded<T>(
+fn reference(
+    proto: ModelProto,
     place: &str,
-    action: &'static str,
-    work: impl FnOnce() -> TractResult<T>,
-) -> Result<T> {
-    let was_inside = INSIDE.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(work));
-    INSIDE.set(was_inside);
-    let reason = match result {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => format!("{error:#}"),
-        Err(panic) => (panic.downcast_ref::<String>().map(String::as_str))
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("the engine panicked")
-            .to_owned(),
+    inputs: &[Port],
+    outputs: &[(String, Dtype)],
+) -> Result<Built> {
+    let model = tract::Model::load(proto, place)?;
+    let bytes =
+        |port: &Port| port.shape.iter().product::<usize>() * computed_dtype(port.dtype).bytes();
+    let inputs = inputs.iter().map(|port| vec![0; bytes(port)]).collect();
+    let (shapes, outputs) = (model.output_shapes.clone(), vec![Vec::new(); outputs.len()]);
+    Ok((
+        Engine::Reference {
+            model: Box::new(model),
+            inputs,
+            outputs,
+        },
+        shapes,
+        Vec::new(),
+    ))
+}
+
+fn program(
+    mut proto: ModelProto,
+    place: &str,
+    inputs: &[Port],
+    options: &Options,
+) -> Result<Built> {
+    let prologue = match prologue::split(&mut proto, &options.kept) {
+        None => None,
+        Some(first) => Some(load_prologue(first, &mut proto, inputs, place)?),
     };
-    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-    Err(Error::Network {
-        place: place.to_owned(),
-        action,
-        reason,
+    let mut graph = import(proto, place)?;
+    verify(&graph, place)?;
+    let rewrites = guarded(place, "loaded", || Ok(rewrite(&mut graph)))?;
+    verify(&graph, place)?;
+    let shapes = graph
+        .outputs
+        .iter()
+        .map(|id| graph.shape(*id).to_vec())
+        .collect();
+    let target = plan::Target {
+        isa: options.isa,
+        threads: options.threads.max(1),
+        place,
+    };
+    let program = Box::new(guarded(place, "loaded", || Ok(plan(graph, target)))??);
+    Ok((
+        Engine::Program {
+            program,
+            prologue: prologue.map(Box::new),
+        },
+        shapes,
+        rewrites,
+    ))
+}
+
+/// Loads the prologue and makes its results inputs of the rest.
+fn load_prologue(
+    first: ModelProto,
+    rest: &mut ModelProto,
+    inputs: &[Port],
+    place: &str,
+) -> Result<Prologue> {
+    let graph = graph::graph(&first);
+    let index = |name: &str| inputs.iter().position(|port| port.name == name);
+    let kept = graph
+        .input
+        .iter()
+        .filter_map(|input| index(&input.name))
+        .collect();
+    let names: Vec<String> = graph
+        .output
+        .iter()
+        .map(|output| output.name.clone())
+        .collect();
+    let model = tract::Model::load(first, place)?;
+    let rest = rest
+        .graph
+        .as_mut()
+        .expect("decode refuses a model without a graph");
+    let results = (inputs.len()..inputs.len() + names.len()).collect();
+    let ports = names.iter().zip(&model.output_shapes);
+    rest.input
+        .extend(ports.map(|(name, shape)| typed_port(name, graph::FLOAT, shape)));
+    Ok(Prologue {
+        model,
+        inputs: kept,
+        results,
+        known: HashMap::new(),
+        key: Vec::new(),
     })
 }
 
+/// Writes the shapes into the graph, and leaves only free inputs among its inputs.
+fn fix_inputs(graph: &mut GraphProto, ports: &[Port]) {
+    graph.input = (ports.iter())
+        .map(|port| {
+            let dtype = graph::data_type_of(computed_dtype(port.dtype));
+            typed_port(&port.name, dtype as i32, &port.shape)
+        })
+        .collect();
+}
+
+/// The type that a port is computed in.
+fn computed_dtype(dtype: Dtype) -> Dtype {
+    match dtype {
+        Dtype::F16 => Dtype::F32,
+        other => other,
+    }
+}
+
+fn tensor(port: &Port, bytes: &[u8], place: &str) -> Result<TValue> {
+    guarded(place, "evaluated", || {
+        let mut tensor = Tensor::zero_dt(computed_type(port.dtype), &port.shape)?;
+        tensor
+            .try_as_plain_ram_mut()?
+            .as_bytes_mut()
+            .copy_from_slice(bytes);
+        Ok(tensor.into_tvalue())
+    })
+}
+
+fn computed_bytes(value: &Tensor, dtype: Dtype, place: &str) -> Result<Vec<u8>> {
+    guarded(place, "evaluated", || {
+        let tensor = value.cast_to_dt(computed_type(dtype))?;
+        Ok(tensor.try_as_plain_ram()?.as_bytes().to_vec())
+    })
+}
+
+/// What was computed, in the port's own type.
+fn narrow(port: &Port, bytes: &[u8]) -> Array {
+    let data = match port.dtype {
+        Dtype::F16 => {
+            let words = bytes.as_chunks::<4>().0.iter();
+            words
+                .flat_map(|&w| f16::from_f32(f32::from_le_bytes(w)).to_le_bytes())
+                .collect()
+        }
+        _ => bytes.to_vec(),
+    };
+    Array::new(port.dtype, port.shape.clone(), data)
+}
+
 fn input_ports(
-    graph: &tract_onnx::pb::GraphProto,
+    graph: &GraphProto,
     place: &str,
     shapes: &BTreeMap<String, Vec<usize>>,
 ) -> Result<Vec<Port>> {
@@ -339,66 +580,9 @@ impl std::fmt::Display for Dims<'_> {
     }
 }
 
-fn output_dtypes(graph: &tract_onnx::pb::GraphProto, place: &str) -> Result<Vec<(String, Dtype)>> {
+fn output_dtypes(graph: &GraphProto, place: &str) -> Result<Vec<(String, Dtype)>> {
     let outputs = graph.output.iter();
     outputs
         .map(|value| Ok((value.name.clone(), graph::port_type(value, place)?.0)))
         .collect()
-}
-
-/// Every computed tensor must have a fixed shape below the size limit; the outputs' shapes.
-fn check_sizes(model: &TypedModel, place: &str) -> Result<Vec<Vec<usize>>> {
-    for node in model.nodes() {
-        for output in &node.outputs {
-            let place = || format!("{place}: node `{}`", node.name);
-            let shape = output.fact.shape.as_concrete().ok_or_else(|| {
-                Error::unexpected(place(), "a fixed shape", format!("{:?}", output.fact.shape))
-            })?;
-            let item_bytes = output.fact.datum_type.size_of();
-            if bounded_bytes(shape.iter().copied(), item_bytes).is_none() {
-                let found = format!("shape {shape:?}");
-                return Err(Error::unexpected(
-                    place(),
-                    "a tensor of at most 1 GiB",
-                    found,
-                ));
-            }
-        }
-    }
-    let shape = |outlet: &OutletId| model.outlet_fact(*outlet).ok()?.shape.as_concrete();
-    let outlets = model.outputs.iter();
-    let shapes = outlets.map(|outlet| shape(outlet).expect("every shape was found fixed").to_vec());
-    Ok(shapes.collect())
-}
-
-/// The type tract computes with: fp16 is widened by `legalize`.
-pub(super) fn computed_type(dtype: Dtype) -> DatumType {
-    match dtype {
-        Dtype::F16 | Dtype::F32 => DatumType::F32,
-        Dtype::F64 => DatumType::F64,
-        Dtype::I8 => DatumType::I8,
-        Dtype::U8 => DatumType::U8,
-        Dtype::I16 => DatumType::I16,
-        Dtype::U16 => DatumType::U16,
-        Dtype::I32 => DatumType::I32,
-        Dtype::I64 => DatumType::I64,
-        Dtype::Bool => DatumType::Bool,
-    }
-}
-
-fn array_of(value: &Tensor, dtype: Dtype, place: &str) -> Result<Array> {
-    guarded(place, "evaluated", || {
-        let tensor = value.cast_to_dt(computed_type(dtype))?;
-        let plain = tensor.try_as_plain_ram()?;
-        let data = match dtype {
-            Dtype::F16 => {
-                let values = plain.as_slice::<f32>()?.iter();
-                values
-                    .flat_map(|&value| f16::from_f32(value).to_le_bytes())
-                    .collect()
-            }
-            _ => plain.as_bytes().to_vec(),
-        };
-        Ok(Array::new(dtype, value.shape().to_vec(), data))
-    })
 }

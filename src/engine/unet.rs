@@ -1,9 +1,6 @@
 //! The network of a model package as a [`Denoiser`].
 
-use std::sync::Arc;
-
 use ndarray::{ArrayView4, ArrayViewMut4, Axis};
-use tract_onnx::prelude::*;
 
 use super::network::{Network, Options, Port};
 use crate::diffusion::{Conditioning, Denoiser, Timestep};
@@ -21,8 +18,6 @@ pub struct UNet {
     output: usize,
     /// Channels of the output: c, or 2c with learned variance.
     output_channels: usize,
-    /// One tensor per input, filled again for every evaluation.
-    inputs: Vec<Arc<Tensor>>,
 }
 
 impl UNet {
@@ -34,7 +29,9 @@ impl UNet {
     pub fn open(package: &Package, precision: Precision, threads: usize) -> Result<Self> {
         let bytes = package.network_bytes(precision)?;
         let place = package.network_place(precision)?;
-        Self::load(&bytes, &place, package.manifest(), threads)
+        Self::build(&place, package.manifest(), threads, |options| {
+            Network::load_owned(bytes, &place, options)
+        })
     }
 
     /// Loads the network in `bytes` and finds the manifest's inputs and output in it.
@@ -46,6 +43,17 @@ impl UNet {
     /// As [`Network::load`]; when an input or the output that the manifest names is missing, has
     /// another shape, or there is an input that the manifest does not name.
     pub fn load(bytes: &[u8], place: &str, manifest: &Manifest, threads: usize) -> Result<Self> {
+        Self::build(place, manifest, threads, |options| {
+            Network::load(bytes, place, options)
+        })
+    }
+
+    fn build(
+        place: &str,
+        manifest: &Manifest,
+        threads: usize,
+        load: impl FnOnce(&Options) -> Result<Network>,
+    ) -> Result<Self> {
         let image = manifest.image;
         let sample_shape = vec![1, image.channels, image.height, image.width];
         let ports = &manifest.network;
@@ -57,11 +65,14 @@ impl UNet {
                 .flatten()
                 .map(|name| (name.clone(), vec![1])),
         );
+        let kept = vectors.into_iter().flatten().cloned().collect();
         let options = Options {
             threads,
             shapes: shapes.into_iter().collect(),
+            kept,
+            ..Options::default()
         };
-        let network = Network::load(bytes, place, &options)?;
+        let network = load(&options)?;
 
         let sample = input_index(&network, &ports.sample)?;
         expect_port(
@@ -99,11 +110,6 @@ impl UNet {
             ));
         }
         let (output, output_channels) = find_output(&network, &ports.output, &sample_shape)?;
-        let inputs = network
-            .inputs()
-            .iter()
-            .map(|port| Arc::new(input_tensor(port)))
-            .collect();
         Ok(Self {
             timestep_scale: scale,
             network,
@@ -112,7 +118,6 @@ impl UNet {
             class,
             output,
             output_channels,
-            inputs,
         })
     }
 
@@ -126,26 +131,42 @@ impl UNet {
         &mut self.network
     }
 
-    fn set_sample(&mut self, x: ArrayView4<f32>) {
-        // The plan drops its inputs when it is done, so that this writes in place.
-        let tensor = Arc::make_mut(&mut self.inputs[self.sample]);
-        let mut values = tensor
-            .to_plain_array_view_mut::<f32>()
-            .expect("the type was checked");
-        values.assign(&x.into_dyn());
+    /// Writes a number into an input of one element, in the input's type.
+    fn set_number(&mut self, input: usize, value: f64) {
+        let dtype = self.network.inputs()[input].dtype;
+        let bytes = self.network.input(input);
+        match dtype {
+            Dtype::I64 => bytes.copy_from_slice(&(value as i64).to_le_bytes()),
+            Dtype::I32 => bytes.copy_from_slice(&(value as i32).to_le_bytes()),
+            Dtype::F64 => bytes.copy_from_slice(&value.to_le_bytes()),
+            // fp16 is computed in fp32.
+            _ => bytes.copy_from_slice(&(value as f32).to_le_bytes()),
+        }
     }
 
-    fn set_number(&mut self, input: usize, value: f64) {
-        // A scalar or a vector of one: a fresh tensor of a few bytes is as cheap as filling one.
-        let number = Tensor::from(value);
-        let cast = number.cast_to_dt(self.inputs[input].datum_type());
-        let cast = cast.expect("f64 casts to every number").into_owned();
-        let shaped = cast.into_shape(self.inputs[input].shape());
-        self.inputs[input] = Arc::new(shaped.expect("one item is one item"));
+    /// Tells the network the time step and the class.
+    ///
+    /// # Panics
+    ///
+    /// When a conditional network gets no class.
+    fn set_conditions(&mut self, t: Timestep, cond: &Conditioning) {
+        self.set_number(self.timestep, t.0 as f64 * self.timestep_scale);
+        if let Some(input) = self.class {
+            let class = cond.class.expect("a conditional network is given a class");
+            self.set_number(input, class as f64);
+        }
     }
 }
 
 impl Denoiser for UNet {
+    fn prepare(&mut self, timesteps: &[Timestep], cond: &Conditioning) -> Result<()> {
+        for &t in timesteps {
+            self.set_conditions(t, cond);
+            self.network.prepare()?;
+        }
+        Ok(())
+    }
+
     /// Evaluates the pictures of the batch one after another: the graph's batch is 1.
     ///
     /// # Panics
@@ -159,27 +180,24 @@ impl Denoiser for UNet {
         cond: &Conditioning,
         mut out: ArrayViewMut4<f32>,
     ) -> Result<()> {
-        self.set_number(self.timestep, t.0 as f64 * self.timestep_scale);
-        if let Some(input) = self.class {
-            let class = cond.class.expect("a conditional network is given a class");
-            self.set_number(input, class as f64);
-        }
-        for (image, answer) in x
+        self.set_conditions(t, cond);
+        for (image, mut answer) in x
             .axis_chunks_iter(Axis(0), 1)
             .zip(out.axis_chunks_iter_mut(Axis(0), 1))
         {
-            self.set_sample(image);
-            let inputs = self
-                .inputs
-                .iter()
-                .map(|tensor| tensor.clone().into_tvalue())
-                .collect();
-            let outputs = self.network.evaluate(inputs)?;
-            let values = outputs[self.output].to_plain_array_view::<f32>();
-            let values = values.expect("the output's type was checked");
+            let words = self.network.input(self.sample).as_chunks_mut::<4>().0;
+            words
+                .iter_mut()
+                .zip(image)
+                .for_each(|(word, x)| *word = x.to_le_bytes());
+            self.network.evaluate()?;
+            let words = self.network.output(self.output).as_chunks::<4>().0;
             // A caller that ignores the learned variance takes the first half.
-            let kept = values.slice_axis(Axis(1), (0..answer.len_of(Axis(1))).into());
-            answer.into_dyn().assign(&kept);
+            let values = words.iter().map(|&word| f32::from_le_bytes(word));
+            answer
+                .iter_mut()
+                .zip(values)
+                .for_each(|(to, value)| *to = value);
         }
         Ok(())
     }
@@ -240,9 +258,4 @@ fn expect_port(port: &Port, place: &str, dtypes: &[Dtype], shapes: &[&[usize]]) 
 fn names(ports: &[Port]) -> String {
     let quoted = ports.iter().map(|port| format!("`{}`", port.name));
     quoted.collect::<Vec<_>>().join(", ")
-}
-
-fn input_tensor(port: &Port) -> Tensor {
-    let datum_type = super::network::computed_type(port.dtype);
-    Tensor::zero_dt(datum_type, &port.shape).expect("numbers have a zero")
 }

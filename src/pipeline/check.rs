@@ -82,6 +82,10 @@ struct Compared<'a> {
 }
 
 impl Denoiser for Compared<'_> {
+    fn prepare(&mut self, timesteps: &[Timestep], cond: &Conditioning) -> Result<()> {
+        self.unet.prepare(timesteps, cond)
+    }
+
     fn predict(
         &mut self,
         x: ArrayView4<f32>,

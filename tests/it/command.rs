@@ -482,7 +482,14 @@ fn a_bench_reports_what_an_engineer_compares() {
             "{number} in {report}"
         );
     }
-    let shares = report["operators"]
+    for rate in ["gflops", "int8_gops", "read_gb_per_second"] {
+        assert!(
+            report["profile"]["peak"][rate].as_f64().unwrap() > 0.0,
+            "{rate}"
+        );
+    }
+    assert!(report["profile"]["nodes"].as_array().unwrap().len() > 20);
+    let shares = report["profile"]["operators"]
         .as_array()
         .unwrap()
         .iter()

@@ -196,3 +196,30 @@ impl Graph {
             .0
     }
 }
+
+/// The system's allocator, which counts for each thread.
+pub struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How often this thread has asked for memory.
+pub fn allocations() -> usize {
+    ALLOCATIONS.get()
+}
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl std::alloc::GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: std::alloc::Layout) -> *mut u8 {
+        // A thread that is ending has no counter any more.
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller says.
+        unsafe { std::alloc::System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: std::alloc::Layout) {
+        // SAFETY: as the caller says.
+        unsafe { std::alloc::System.dealloc(pointer, layout) }
+    }
+}

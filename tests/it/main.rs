@@ -6,6 +6,11 @@ mod command;
 mod diffusion;
 mod engine;
 mod fixtures;
+mod kernels;
 mod model;
 mod painting;
 mod tidy;
+
+/// Counts, for the tests that say where no memory may be taken.
+#[global_allocator]
+static ALLOCATOR: fixtures::Counting = fixtures::Counting;

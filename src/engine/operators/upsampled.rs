@@ -1,0 +1,136 @@
+//! Nearest 2x upsampling and a 3x3 convolution of what it makes, in one.
+//!
+//! Of an enlarged picture's 3x3 pixels under the kernel, some are copies of one another: four
+//! different ones remain, which four depends on whether the output's row and column are even or
+//! odd. So each of the four phases of the output is a 2x2 convolution of the small picture with
+//! sums of the kernel's rows and columns: 4/9 of the multiplications, and no enlarged picture.
+
+use super::conv::{Conv, Geometry};
+use super::{Element, Epilogue, Memory, Operand, Operator, Scratch, View};
+use crate::engine::simd::Isa;
+
+/// Nearest 2x upsampling, then a 3x3 convolution with stride 1 and padding 1.
+#[derive(Debug)]
+pub struct Upsampled {
+    /// For even and odd rows, and in each for even and odd columns.
+    convs: [Conv; 4],
+    phases: [usize; 1],
+}
+
+impl Upsampled {
+    /// The convolution of the enlarged `input` for `threads` threads; `weights` are OIHW. The
+    /// views of `epilogue` are twice as high and wide as `input`.
+    ///
+    /// # Panics
+    ///
+    /// When the shapes do not fit together.
+    pub fn new(isa: Isa, threads: usize, input: View, weights: &[f32], epilogue: Epilogue) -> Self {
+        let output = epilogue.output.view;
+        assert_eq!(
+            [output.height, output.width],
+            [2 * input.height, 2 * input.width]
+        );
+        let convs = [[0, 0], [0, 1], [1, 0], [1, 1]].map(|odd: [usize; 2]| {
+            let [down, right] = odd;
+            let geometry = Geometry {
+                kernel: [2, 2],
+                stride: [1, 1],
+                padding: [1 - down, 1 - right, down, right],
+            };
+            let epilogue = Epilogue {
+                residual: epilogue.residual.map(|operand| phase(operand, odd)),
+                output: phase(epilogue.output, odd),
+                ..epilogue.clone()
+            };
+            // Four phases make four tasks for each thread.
+            Conv::with_tasks(isa, threads, input, geometry, &sums(weights, odd), epilogue)
+        });
+        let phases = [convs.iter().flat_map(|conv| conv.phases()).sum()];
+        Self { convs, phases }
+    }
+}
+
+/// The rows and columns of an operand that are even, or `odd`.
+fn phase(operand: Operand, odd: [usize; 2]) -> Operand {
+    let size = match operand.element {
+        Element::Float => size_of::<f32>(),
+        Element::Levels(_) => 1,
+    };
+    let view = operand.view;
+    let view = View {
+        offset: view.offset + size * (odd[0] * view.row_stride + odd[1] * view.pixel_stride),
+        height: view.height / 2,
+        width: view.width / 2,
+        row_stride: 2 * view.row_stride,
+        pixel_stride: 2 * view.pixel_stride,
+        ..view
+    };
+    Operand { view, ..operand }
+}
+
+/// 2x2 kernels from 3x3 kernels for the even, or `odd`, rows and columns.
+fn sums(weights: &[f32], odd: [usize; 2]) -> Vec<f32> {
+    // An even row lies over the row before and twice over its own, an odd one twice over its own
+    // and over the next.
+    let target = |tap: usize, odd: usize| (tap + 1 - odd) / 2;
+    let mut sums = vec![0.0; weights.len() / 9 * 4];
+    for (kernel, sums) in weights.chunks_exact(9).zip(sums.chunks_exact_mut(4)) {
+        for (tap, weight) in kernel.iter().enumerate() {
+            sums[2 * target(tap / 3, odd[0]) + target(tap % 3, odd[1])] += weight;
+        }
+    }
+    sums
+}
+
+impl Operator for Upsampled {
+    fn phases(&self) -> &[usize] {
+        &self.phases
+    }
+
+    fn own_bytes(&self) -> usize {
+        self.convs.iter().map(Conv::own_bytes).max().unwrap_or(0)
+    }
+
+    unsafe fn run(&self, _phase: usize, task: usize, memory: Memory, scratch: Scratch) {
+        let tasks = self.phases[0] / self.convs.len();
+        // SAFETY: the four have equally many tasks and write different pixels of the output; the
+        // caller vouches for the rest.
+        unsafe { self.convs[task / tasks].run(0, task % tasks, memory, scratch) }
+    }
+
+    fn macs(&self) -> u64 {
+        self.convs.iter().map(|conv| conv.macs() / 4 * 9).sum()
+    }
+
+    fn bytes(&self) -> u64 {
+        let input = self.convs[0].input();
+        let again = 3 * (input.pixels() * input.channels * size_of::<f32>()) as u64;
+        self.convs.iter().map(Conv::bytes).sum::<u64>() - again
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.convs.iter().map(Conv::weight_bytes).sum()
+    }
+
+    fn describe(&self) -> String {
+        let [conv, ..] = &self.convs;
+        conv.describe().replace("conv 2x2", "upsample 2x, conv 3x3")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conv::tests::{Case, Numbers, check};
+    use super::*;
+
+    #[test]
+    fn the_enlarged_picture_convolved() {
+        for seed in 0..30 {
+            let mut numbers = Numbers(seed);
+            let case = Case::random(&mut numbers, 2);
+            check(seed, &case, |isa, threads, input, weights, epilogue| {
+                Box::new(Upsampled::new(isa, threads, input, weights, epilogue))
+            });
+        }
+    }
+}

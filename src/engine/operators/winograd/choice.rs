@@ -1,0 +1,156 @@
+//! Whether a 3x3 convolution is direct or by Winograd, with which tiles.
+
+use super::super::View;
+use super::super::tile;
+use super::OutputTile;
+use super::division::{Division, start_macs};
+use crate::engine::simd::Isa;
+
+/// A 3x3 convolution of stride 1, as far as its cost depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer {
+    /// Pictures, and the height and width of the output.
+    pub output: [usize; 3],
+    /// Channels of the input.
+    pub channels: usize,
+    /// Channels of the output.
+    pub outputs: usize,
+}
+
+/// What a convolution runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The kernels.
+    pub isa: Isa,
+    /// Cores that work on it together.
+    pub threads: usize,
+    /// Where the weights are when an evaluation needs them.
+    pub weights: WeightsFrom,
+    /// What memory is worth.
+    pub thrift: Thrift,
+}
+
+/// Where weights are when they are needed: the last-level cache still has those of the last
+/// evaluation if all of the network's fit into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightsFrom {
+    /// In a cache.
+    Cache,
+    /// In memory. All cores together get them as fast as one.
+    Memory,
+}
+
+/// What memory is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thrift {
+    /// Nothing: the fastest is chosen.
+    Fast,
+    /// Larger weights have to pay for themselves: each byte has to save
+    /// some multiplications.
+    Lean,
+}
+
+/// Multiplications that a byte of weights has to save in each evaluation where memory is scarce.
+///
+/// At this price, pictures of 32x32 get tiles of 4x4, those of 16x16 get 2x2, and smaller ones are
+/// convolved directly.
+const LEAN_MACS: f64 = 16.0;
+
+/// Multiplications that a core can do while a byte of weights comes from memory: on the machine
+/// where it was measured, an EPYC with AVX-512, 125 G/s over 30 GB/s. It is assumed of others,
+/// whose slower cores sit in front of slower memory.
+const MACS_PER_BYTE: f64 = 4.0;
+
+impl Layer {
+    /// The convolution from `input` to `output`.
+    pub fn of(input: &View, output: &View) -> Self {
+        Self {
+            output: [output.batch, output.height, output.width],
+            channels: input.channels,
+            outputs: output.channels,
+        }
+    }
+
+    /// Rows of tiles of all pictures, and tiles of a row.
+    pub(super) fn tiles(&self, output_tile: OutputTile) -> [usize; 2] {
+        let [batch, height, width] = self.output;
+        let size = output_tile.size();
+        [batch * height.div_ceil(size), width.div_ceil(size)]
+    }
+
+    /// The fastest algorithm for this layer, `None` being the direct convolution; with
+    /// [`Thrift::Lean`], the fastest that is worth its weights.
+    pub fn choose(&self, target: Target) -> Option<OutputTile> {
+        if self.outputs <= tile::NARROW {
+            return None;
+        }
+        let price = match target.thrift {
+            Thrift::Fast => 0.0,
+            Thrift::Lean => LEAN_MACS,
+        };
+        let total = |algorithm| {
+            let work = self.cost(algorithm, target) * target.threads as f64;
+            work + price * self.weight_bytes(algorithm)
+        };
+        let algorithms = [None, Some(OutputTile::Two), Some(OutputTile::Four)];
+        algorithms
+            .into_iter()
+            .min_by(|&a, &b| total(a).total_cmp(&total(b)))
+            .flatten()
+    }
+
+    /// How long an evaluation takes, in multiplications of one core at its peak. It is a model, on
+    /// one thread about a tenth off where it was compared with the clock: the products of whole
+    /// tiles and the transforms, divided among the threads, or the weights' way from memory, if
+    /// that is longer.
+    pub fn cost(&self, algorithm: Option<OutputTile>, target: Target) -> f64 {
+        let [rows, columns] = tile::shape(target.isa);
+        let outputs = self.outputs.next_multiple_of(columns);
+        let [batch, height, width] = self.output;
+        let (tiles, elements, transforms, phases) = match algorithm {
+            None => {
+                let phases = usize::from(target.threads > 1);
+                (batch * height * width, 9, 0, phases)
+            }
+            Some(tile) => {
+                let [tile_rows, tile_columns] = self.tiles(tile);
+                let tiles = tile_rows * tile_columns;
+                // What a tile's transforms take for a channel in, and for a channel out: each lane
+                // of a vector could do as many multiplications meanwhile.
+                let [data, output] = match tile {
+                    OutputTile::Two => [8, 6],
+                    OutputTile::Four => [33, 25],
+                };
+                let lanes = columns / 2;
+                let channels = self.channels.next_multiple_of(lanes);
+                let each = lanes * (data * channels + output * outputs);
+                let phases = Division::new(target.isa, target.threads, self, tile).phases();
+                let several = phases
+                    .iter()
+                    .filter(|&&tasks| target.threads > 1 && tasks > 1);
+                (tiles, tile.elements(), tiles * each, several.count())
+            }
+        };
+        // A lower tile of the product is slower than its rows: it loads as many weights.
+        let rest = match tiles % rows {
+            0 => 0.0,
+            rest => (2 * rest.next_power_of_two().min(rows) + rows) as f64 / 3.0,
+        };
+        let products = ((tiles - tiles % rows) as f64 + rest) * (elements * self.channels) as f64;
+        let work = products * outputs as f64 + transforms as f64;
+        let time = match phases {
+            0 => work,
+            _ => work / target.threads as f64 + (phases * start_macs(target.isa)) as f64,
+        };
+        match target.weights {
+            WeightsFrom::Cache => time,
+            WeightsFrom::Memory => time.max(self.weight_bytes(algorithm) * MACS_PER_BYTE),
+        }
+    }
+
+    /// Bytes of the algorithm's weights.
+    fn weight_bytes(&self, algorithm: Option<OutputTile>) -> f64 {
+        let elements = algorithm.map_or(9, OutputTile::elements);
+        (elements * self.channels * self.outputs * size_of::<f32>()) as f64
+    }
+}
