@@ -26,9 +26,8 @@ from pathlib import Path
 
 import command_line
 
-DEBIAN = "http://deb.debian.org/debian"
-SUITES = ("bookworm", "bookworm-backports")
-QEMU = "qemu/bookworm-backports"
+SUITE = "bookworm"  # and its backports
+QEMU = f"qemu/{SUITE}-backports"
 LEAST = ("--disable-system", "--disable-tools", "--disable-docs", "--disable-guest-agent", "--disable-install-blobs")
 LIBRARIES = ("libc6", "libgcc-s1", "libstdc++6", "libgomp1")
 PYTHON = (
@@ -45,6 +44,15 @@ def quietly(folder, *command, **settings):
         raise SystemExit(f"{ended.stdout}\n{' '.join(map(str, command))}: ended with {ended.returncode}, expected 0")
 
 
+def mirror():
+    """Where this machine has its Debian packages from."""
+    command = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", f"Codename: {SUITE}")
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    if not found:
+        raise SystemExit(f"apt-get indextargets: expected a source of Debian's {SUITE}, found none")
+    return found[0]
+
+
 class Apt:
     """Debian's packages for amd64 and arm64, from lists of their own: they can be fetched, never installed."""
 
@@ -54,7 +62,8 @@ class Apt:
             return
         for name in ("lists/partial", "archives/partial", "etc/apt.conf.d", "etc/preferences.d", "etc/sources.list.d"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        lines = [f"{kind} {DEBIAN} {suite} main" for suite in SUITES for kind in ("deb", "deb-src")]
+        suites, debian = (SUITE, f"{SUITE}-backports"), mirror()
+        lines = [f"{kind} {debian} {suite} main" for suite in suites for kind in ("deb", "deb-src")]
         (folder / "etc/sources.list").write_text("\n".join(lines) + "\n")
         (folder / "status").touch()
         places = {"Etc": "etc", "State": ".", "State::lists": "lists", "State::status": "status", "Cache": "."}

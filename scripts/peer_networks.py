@@ -128,32 +128,9 @@ def widen(source, path):
     package.save_onnx(model, path)
 
 
-def quantize_u8(source, path, calibration, layout, operators):
-    """U8S8 by ONNX Runtime's quantizer: weights per channel and symmetric, `operators` None for all that it can."""
-    from onnxruntime.quantization import QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    import quantize
-
-    prepared = path.with_suffix(".prepared.onnx")
-    with package.quietly():
-        quant_pre_process(str(source), str(prepared))
-        quantize_static(
-            str(prepared),
-            str(path),
-            calibration,
-            quant_format=quantize.FORMATS[layout],
-            op_types_to_quantize=operators,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-    prepared.unlink()
-
-
 def make_int8(kind, source, path, manifest):
     """Writes the file of one KIND of INT8 from the fp32 network `source`."""
-    from onnxruntime.quantization import CalibrationDataReader
+    from onnxruntime.quantization import CalibrationDataReader, QuantType
 
     import quantize
 
@@ -166,7 +143,8 @@ def make_int8(kind, source, path, manifest):
 
     who, settings = INT8[kind]
     if who == "u8":
-        quantize_u8(source, path, Noise(), *settings)
+        layout, operators = settings
+        quantize.quantize_plainly(source, path, Noise(), layout, QuantType.QUInt8, operators)
     else:
         quantize.quantize(source, path, Noise(), manifest["network"], settings, "minmax")
 

@@ -15,6 +15,7 @@ import command_line
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import diffusion
 import model_card
@@ -90,6 +91,24 @@ def quantize(fp32, path, calibration, ports, layout, method):
     model = package.without_notes(onnx.load(path))
     model.graph.ClearField("value_info")
     package.save_onnx(model, path)
+
+
+def quantize_plainly(source, path, calibration, layout, activations, operators=None):
+    """int8 as ONNX Runtime's quantizer comes: weights signed, per channel; `operators` None for all that it can."""
+    prepared = path.with_suffix(".prepared.onnx")
+    with package.quietly():
+        quant_pre_process(str(source), str(prepared))
+        quantize_static(
+            str(prepared),
+            str(path),
+            calibration,
+            quant_format=FORMATS[layout],
+            per_channel=True,
+            activation_type=activations,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=operators,
+        )
+    prepared.unlink()
 
 
 def compare(trajectories, network, seeds):

@@ -18,13 +18,13 @@ import onnx
 import onnxruntime
 import torch
 from onnxconverter_common import float16
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.quantization import CalibrationDataReader, QuantType
 from torch import nn
 from torch.nn import functional as F
 
 import noise
 import package
+import quantize
 
 CHANNELS, EMBEDDING, SIDE = 8, 16, 16
 TIMESTEPS = (0, 500, 999)
@@ -113,22 +113,9 @@ class Calibration(CalibrationDataReader):
         return next(self.feeds, None)
 
 
-def quantize(source, path, quant_format, activations, operators=None):
-    """int8 by ONNX Runtime's quantize_static: weights int8 per channel and symmetric; `operators` None: all it can."""
-    prepared = path.with_suffix(".prepared.onnx")
-    with package.quietly():
-        quant_pre_process(str(source), str(prepared))
-        quantize_static(
-            str(prepared),
-            str(path),
-            Calibration(),
-            quant_format=quant_format,
-            per_channel=True,
-            activation_type=activations,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=operators,
-        )
-    prepared.unlink()
+def quantized(source, path, *settings):
+    """An int8 file by quantize_plainly, without what differs from one machine to the next."""
+    quantize.quantize_plainly(source, path, Calibration(), *settings)
     onnx.save(package.without_notes(onnx.load(path)), path)
 
 
@@ -153,9 +140,9 @@ def write_all(network, out):
 
     source = out / "torchscript-17.onnx"
     for kind, activations in {"u8": QuantType.QUInt8, "s8": QuantType.QInt8}.items():
-        quantize(source, out / f"qdq-{kind}.onnx", QuantFormat.QDQ, activations, ["Conv", "Gemm", "MatMul"])
-        quantize(source, out / f"qoperator-{kind}.onnx", QuantFormat.QOperator, activations)
-    quantize(source, out / "qdq-all-s8.onnx", QuantFormat.QDQ, QuantType.QInt8)
+        quantized(source, out / f"qdq-{kind}.onnx", "qdq", activations, ["Conv", "Gemm", "MatMul"])
+        quantized(source, out / f"qoperator-{kind}.onnx", "qoperator", activations)
+    quantized(source, out / "qdq-all-s8.onnx", "qdq", QuantType.QInt8)
 
 
 def answers(path, samples):

@@ -7,7 +7,7 @@
 //! standard operators, `prologue` takes out what depends on the time step alone, `import` makes it
 //! our own graph (`ir`) with tract's analysis of shapes, `verify` holds every shape to what its node computes, `rewrite`
 //! joins what belongs together,
-//! `plan` decides where every value lies, and a `program` of [`operators`] runs, each compiled for
+//! `plan` decides where every value lies, and a `program` of `operators` runs, each compiled for
 //! the instruction sets of [`simd`], on the threads of a [`pool`]. What no operator of ours
 //! computes is left to `tract`, node by node.
 
@@ -19,7 +19,7 @@ mod ir;
 mod layout;
 mod legalize;
 mod network;
-pub mod operators;
+mod operators;
 pub mod peak;
 mod plan;
 pub mod pool;

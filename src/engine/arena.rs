@@ -10,6 +10,12 @@ pub(super) struct Lifetime {
 }
 
 impl Lifetime {
+    /// From before the first step to behind the last, and into the next evaluation.
+    pub const ALWAYS: Self = Self {
+        first: 0,
+        last: usize::MAX,
+    };
+
     fn overlaps(&self, other: &Self) -> bool {
         self.first <= other.last && other.first <= self.last
     }

@@ -5,6 +5,7 @@
 //! strides `[h·w·c, 1, w·c, c]`.
 
 use super::operators::{Element, Quantization, View};
+use crate::npz::Dtype;
 
 /// An index into a plan's buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +23,14 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// That of a tensor that is not quantized.
+    pub fn of(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::Float,
+            other => Self::Raw(other.bytes()),
+        }
+    }
+
     /// Bytes of an element.
     pub fn bytes(self) -> usize {
         match self {
@@ -189,34 +198,61 @@ impl Placed {
     }
 }
 
+/// Which axes become one where they lie as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Merge {
+    /// None: of a shape of rank 4, batch, height and width stay what they are.
+    Nothing,
+    /// Those of a picture: the first axis stays the batch.
+    Pixels,
+    /// All.
+    Everything,
+}
+
+/// The axes of `shape` in row-major order.
+pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
+    (0..shape.len()).collect()
+}
+
+/// The axes of a shape of `rank`, `last` behind all others.
+pub(super) fn axis_last(rank: usize, last: usize) -> Vec<usize> {
+    (0..rank)
+        .filter(|&axis| axis != last)
+        .chain([last])
+        .collect()
+}
+
 /// The operands, all of one shape, as views of the same pixels: `channel` is the axis of the
-/// channels, the other axes are merged where they lie as one in every operand. `None` when more
-/// than three are left, or an operand's channels are neither consecutive nor repeated.
+/// channels, the other axes are merged where they lie as one in every operand, and as `merge` says.
+/// `None` when more than three are left, or an operand's channels are neither consecutive nor
+/// repeated.
 ///
-/// The views' offsets are bytes from the beginning of each operand's buffer. With `exact`, which
-/// needs a shape of rank 4, nothing is merged: batch, height and width stay what they are.
-pub(super) fn views(operands: &[&Placed], channel: usize, exact: bool) -> Option<Vec<View>> {
+/// The views' offsets are bytes from the beginning of each operand's buffer.
+pub(super) fn views(operands: &[&Placed], channel: usize, merge: Merge) -> Option<Vec<View>> {
     let shape = &operands[0].shape;
     debug_assert!(operands.iter().all(|operand| operand.shape == *shape));
     let consecutive = |operand: &&Placed| shape[channel] == 1 || operand.strides[channel] <= 1;
     if !operands.iter().all(consecutive) {
         return None;
     }
-    // Axes as (extent, stride per operand), outermost first.
+    // Axes as (extent, stride per operand), outermost first; the first `kept` are merged with none.
+    let kept = match merge {
+        Merge::Nothing => shape.len(),
+        Merge::Pixels => 1,
+        Merge::Everything => 0,
+    };
     let mut axes: Vec<(usize, Vec<usize>)> = Vec::new();
     for axis in (0..shape.len()).filter(|&axis| axis != channel) {
         let strides: Vec<usize> = operands
             .iter()
             .map(|operand| operand.strides[axis])
             .collect();
-        if exact {
-            axes.push((shape[axis], strides));
+        let stays = axes.len() < kept;
+        if shape[axis] == 1 && !stays {
             continue;
         }
-        if shape[axis] == 1 {
-            continue;
-        }
-        match axes.last_mut() {
+        let may_join = axes.len() > kept;
+        match axes.last_mut().filter(|_| may_join) {
             Some((extent, outer)) if is_one_axis(outer, &strides, shape[axis]) => {
                 *extent *= shape[axis];
                 *outer = strides;
@@ -225,7 +261,7 @@ pub(super) fn views(operands: &[&Placed], channel: usize, exact: bool) -> Option
         }
     }
     while axes.len() < 3 {
-        axes.insert(0, (1, vec![0; operands.len()]));
+        axes.insert(kept.min(axes.len()), (1, vec![0; operands.len()]));
     }
     let [(batch, batches), (height, rows), (width, pixels)] = axes.as_slice() else {
         return None;
@@ -306,11 +342,25 @@ mod tests {
             offset: 64,
             ..picture.clone()
         };
-        let views = views(&[&picture, &later], 1, false).expect("three axes");
+        let views = views(&[&picture, &later], 1, Merge::Everything).expect("three axes");
         assert_eq!(
             (views[1].width, views[1].pixel_stride, views[1].offset),
             (128, 64, 256)
         );
+    }
+
+    #[test]
+    fn pictures_stay_apart_where_they_must() {
+        let pictures = channels_last([2, 64, 8, 8]);
+        let of = |merge| views(&[&pictures], 1, merge).expect("three axes")[0];
+        let sizes = |view: View| [view.batch, view.height, view.width];
+        assert_eq!(sizes(of(Merge::Everything)), [1, 1, 128]);
+        assert_eq!(sizes(of(Merge::Pixels)), [2, 1, 64]);
+        assert_eq!(of(Merge::Pixels).batch_stride, 64 * 64);
+        assert_eq!(sizes(of(Merge::Nothing)), [2, 8, 8]);
+        let tokens = pictures.reshape(&[2, 64, 64]).expect("rows lie as one");
+        let view = views(&[&tokens], 1, Merge::Pixels).expect("two axes")[0];
+        assert_eq!(sizes(view), [2, 1, 64]);
     }
 
     #[test]

@@ -13,7 +13,6 @@ use super::legalize::legalize;
 use super::plan::{self, plan};
 use super::program::Program;
 use super::prologue;
-use super::registers::clear_upper_halves;
 use super::rewrite::rewrite;
 use super::simd::Isa;
 use super::tract::{self, computed_type, guarded};
@@ -237,7 +236,6 @@ impl Network {
             return Ok(Vec::new());
         };
         let elapsed = guarded(&self.place, "evaluated", || Ok(program.profile(rounds)))?;
-        clear_upper_halves();
         let steps = program.steps().iter().zip(elapsed);
         Ok(steps
             .map(|(step, elapsed)| NodeProfile {
@@ -281,7 +279,7 @@ impl Network {
     /// Evaluates the network on what has been written to its inputs. Nothing is allocated when
     /// the kept inputs have values that they had before and no node is left to tract.
     pub(super) fn evaluate(&mut self) -> Result<()> {
-        let result = match &mut self.engine {
+        match &mut self.engine {
             Engine::Program { program, prologue } => {
                 if let Some(prologue) = prologue {
                     prologue.prepare(program, &self.inputs, &self.place)?;
@@ -305,9 +303,7 @@ impl Network {
                 }
                 Ok(())
             }
-        };
-        clear_upper_halves();
-        result
+        }
     }
 
     fn set_inputs(&mut self, arrays: &[Array]) -> Result<()> {

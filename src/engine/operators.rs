@@ -20,7 +20,10 @@ mod rows;
 pub mod softmax;
 mod tile;
 pub mod upsampled;
+mod window;
 pub mod winograd;
+
+use std::ops::Range;
 
 /// Bytes at which every buffer in a [`Memory`] begins: a cache line, and any vector.
 pub const ALIGNMENT: usize = 64;
@@ -48,20 +51,6 @@ pub struct View {
 }
 
 impl View {
-    /// A picture without gaps.
-    pub fn dense(offset: usize, [batch, height, width, channels]: [usize; 4]) -> Self {
-        Self {
-            offset,
-            batch,
-            height,
-            width,
-            channels,
-            batch_stride: height * width * channels,
-            row_stride: width * channels,
-            pixel_stride: channels,
-        }
-    }
-
     /// Pixels of all pictures.
     pub fn pixels(&self) -> usize {
         self.batch * self.height * self.width
@@ -94,6 +83,16 @@ pub enum Element {
     Levels(Quantization),
 }
 
+impl Element {
+    /// Bytes of one.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Float => size_of::<f32>(),
+            Self::Levels(_) => 1,
+        }
+    }
+}
+
 /// An operand that may be quantized.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Operand {
@@ -110,6 +109,16 @@ pub enum Activation {
     None,
     /// `x · sigmoid(x)`
     Silu,
+}
+
+impl Activation {
+    /// As it stands at the end of [`Operator::describe`].
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Silu => " + silu",
+        }
+    }
 }
 
 /// The end of a convolution or a matrix product, fused into it:
@@ -166,6 +175,11 @@ pub struct Scratch {
     pub shared: *mut u8,
 }
 
+/// Which of `items` are the task `task` of `tasks`: almost equally many for each.
+fn share(items: usize, tasks: usize, task: usize) -> Range<usize> {
+    items * task / tasks..items * (task + 1) / tasks
+}
+
 /// One step of a program.
 pub trait Operator: Send + Sync + std::fmt::Debug {
     /// The number of tasks of each phase. Phases run one after another; the tasks of a phase run
@@ -197,11 +211,6 @@ pub trait Operator: Send + Sync + std::fmt::Debug {
 
     /// Bytes of operands and weights that an evaluation reads and writes, each once.
     fn bytes(&self) -> u64;
-
-    /// Bytes of weights that the operator keeps.
-    fn weight_bytes(&self) -> usize {
-        0
-    }
 
     /// What it is, in a profile: "conv 3x3 winograd 4x4 + silu".
     fn describe(&self) -> String;

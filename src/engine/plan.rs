@@ -15,12 +15,11 @@ use std::collections::HashMap;
 
 use super::arena::{self, Lifetime};
 use super::ir::{Graph, Op, ValueId};
-use super::layout::{BufferId, Kind, Placed, dense_strides};
+use super::layout::{BufferId, Kind, Placed, dense_strides, row_major};
 use super::operators::Operator;
 use super::program::{Program, Step};
 use super::simd::Isa;
 use crate::error::Result;
-use crate::npz::Dtype;
 
 use chain::Chain;
 
@@ -62,6 +61,13 @@ type Build = Box<dyn FnOnce(&Bases) -> Box<dyn Operator>>;
 
 /// The byte at which every buffer begins.
 struct Bases(Vec<usize>);
+
+impl Bases {
+    /// The byte at which a value begins.
+    fn at(&self, placed: &Placed) -> usize {
+        self.0[placed.buffer.0] + placed.offset * placed.kind.bytes()
+    }
+}
 
 struct Buffer {
     bytes: usize,
@@ -190,19 +196,10 @@ impl<'a> Planner<'a> {
         for id in self.graph.inputs.clone() {
             let value = self.graph.value(id);
             let (shape, dtype) = (value.shape.clone(), value.dtype);
-            let kind = match dtype {
-                Dtype::F32 => Kind::Float,
-                other => Kind::Raw(other.bytes()),
-            };
-            let order: Vec<usize> = (0..shape.len()).collect();
-            let placed = self.dense(&shape, &order, kind);
+            let placed = self.dense(&shape, &row_major(&shape), Kind::of(dtype));
             // The caller writes them before the first step, and perhaps not again before the next
             // evaluation.
-            let lifetime = &mut self.buffers[placed.buffer.0].lifetime;
-            *lifetime = Lifetime {
-                first: 0,
-                last: usize::MAX,
-            };
+            self.buffers[placed.buffer.0].lifetime = Lifetime::ALWAYS;
             self.placed[id.0] = Some(placed);
         }
     }
@@ -227,18 +224,17 @@ impl<'a> Planner<'a> {
         let lifetimes: Vec<Lifetime> = self.buffers.iter().map(|b| b.lifetime).collect();
         let (offsets, bytes) = arena::lay_out(&sizes, &lifetimes);
         let inputs = self.graph.inputs.iter().map(|id| self.placed[id.0].clone());
+        let bases = Bases(offsets);
         let port = |placed: Placed| {
-            let offset = offsets[placed.buffer.0] + placed.offset * placed.kind.bytes();
-            let len: usize = placed.shape.iter().product();
-            offset..offset + len * placed.kind.bytes()
+            let (start, len) = (bases.at(&placed), placed.shape.iter().product::<usize>());
+            start..start + len * placed.kind.bytes()
         };
         let input_bytes: Vec<_> = inputs.flatten().map(port).collect();
         let output_bytes: Vec<_> = outputs.into_iter().map(port).collect();
-        let constants = self.buffers.into_iter().zip(&offsets);
+        let constants = self.buffers.into_iter().zip(&bases.0);
         let constants: Vec<(usize, Vec<u8>)> = constants
             .filter_map(|(buffer, &offset)| Some((offset, buffer.constant?)))
             .collect();
-        let bases = Bases(offsets);
         let steps = self.steps.into_iter().map(|planned| Step {
             operator: (planned.build)(&bases),
             name: planned.name,
@@ -264,20 +260,17 @@ impl<'a> Planner<'a> {
             .constant
             .clone()
             .expect("nodes come after what they read");
-        let kind = match value.dtype {
-            Dtype::F32 => Kind::Float,
-            other => Kind::Raw(other.bytes()),
-        };
-        let shape = value.shape.clone();
-        let order: Vec<usize> = (0..shape.len()).collect();
-        let placed = self.dense(&shape, &order, kind);
-        let buffer = &mut self.buffers[placed.buffer.0];
-        buffer.constant = Some(constant.bytes);
-        buffer.lifetime = Lifetime {
-            first: 0,
-            last: usize::MAX,
-        };
+        let (shape, kind) = (value.shape.clone(), Kind::of(value.dtype));
+        let placed = self.constant(&shape, kind, constant.bytes);
         self.placed[id.0] = Some(placed.clone());
+        placed
+    }
+
+    /// A value that is there from the beginning and stays.
+    fn constant(&mut self, shape: &[usize], kind: Kind, bytes: Vec<u8>) -> Placed {
+        let placed = self.dense(shape, &row_major(shape), kind);
+        let buffer = &mut self.buffers[placed.buffer.0];
+        (buffer.constant, buffer.lifetime) = (Some(bytes), Lifetime::ALWAYS);
         placed
     }
 

@@ -5,7 +5,7 @@
 //! compiled for plain x86_64 runs at a third of its speed: noise for one step of a 32×32 picture
 //! took 96 µs instead of 29.
 
-/// Clears the upper halves; to be called after every evaluation. They hold nothing that Rust code
+/// Clears the upper halves; to be called after everything that tract computes. They hold nothing that Rust code
 /// could have put there and still wants: the calling convention says so.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn clear_upper_halves() {

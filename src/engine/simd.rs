@@ -17,6 +17,9 @@ pub use x86::{Avx2, Avx512};
 
 pub use portable::Portable;
 
+/// Lanes of the widest vector: room for one of any instruction set.
+pub const LANES_MAX: usize = 16;
+
 /// A kernel, to be compiled for every instruction set.
 pub trait Work {
     /// What it computes.
@@ -205,7 +208,6 @@ pub trait Simd: Copy + Send + Sync + std::fmt::Debug + 'static {
         scale: QScale,
         out: *mut f32,
     ) {
-        const LANES_MAX: usize = 16;
         const { assert!(Self::LANES <= LANES_MAX) };
         let sums = out.cast::<i32>();
         // SAFETY: the caller vouches for the operands; `out` is as large for i32 as for f32.

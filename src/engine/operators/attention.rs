@@ -8,12 +8,12 @@
 
 use std::ops::Range;
 
-use super::copy::{share, tasks};
+use super::copy::tasks;
 use super::epilogue::finish;
 use super::math::exp;
 use super::matmul::{block_tiles, copy_row, fills, pack_panel};
 use super::tile::{self, Ahead, Operands, columns, tile};
-use super::{ALIGNMENT, Activation, Element, Epilogue, Memory, Operand, Operator, Scratch, View};
+use super::{ALIGNMENT, Activation, Epilogue, Memory, Operand, Operator, Scratch, View, share};
 use crate::engine::simd::{Isa, Simd, Work};
 
 /// Keys of a block. Four tiles of eight queries have 32 KiB of scores with so many.
@@ -282,11 +282,7 @@ impl Operator for Attention {
         let len = |view: View| view.pixels() * view.channels;
         let inputs: usize = [self.query, self.key, self.value].map(len).iter().sum();
         let output = self.epilogue.output;
-        let element_bytes = match output.element {
-            Element::Float => size_of::<f32>(),
-            Element::Levels(_) => 1,
-        };
-        (inputs * size_of::<f32>() + len(output.view) * element_bytes) as u64
+        (inputs * size_of::<f32>() + len(output.view) * output.element.bytes()) as u64
     }
 
     fn describe(&self) -> String {
@@ -713,6 +709,7 @@ unsafe fn scale_rows<S: Simd>(simd: S, tile: *mut f32, factors: *const f32, rows
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::operators::Element;
     use crate::engine::operators::fixture::{self, LEVELS, Numbers, Places, elements, outcome};
 
     struct Case {

@@ -13,7 +13,8 @@ use std::ops::Range;
 
 use super::epilogue::{Place, finish};
 use super::tile::{self, Ahead, NARROW, Operands, Panels};
-use super::{Activation, Epilogue, Memory, Operator, Scratch, View};
+use super::window::Window;
+use super::{Epilogue, Memory, Operator, Scratch, View, share};
 use crate::engine::simd::{Isa, Simd, Work};
 
 /// A kernel's size, its steps and the zeros around the picture.
@@ -33,6 +34,13 @@ impl Geometry {
         kernel: [1, 1],
         stride: [1, 1],
         padding: [0; 4],
+    };
+
+    /// A 3x3 kernel that leaves height and width as they are.
+    pub const SAME: Self = Self {
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: [1; 4],
     };
 
     /// Height and width of the output for an input of the height and width `input`.
@@ -123,13 +131,7 @@ impl Conv {
             "weights of {outputs} x {k} x {taps}"
         );
         assert_eq!(epilogue.bias.len(), outputs, "one bias per output channel");
-        let size = geometry.output([input.height, input.width]);
-        assert_eq!(
-            [output.height, output.width],
-            size,
-            "{geometry:?} of {input:?}"
-        );
-        assert_eq!(output.batch, input.batch, "pictures of {output:?}");
+        let window = Window::new(input, geometry, 1, output);
         let [_, columns] = tile::shape(isa);
         let shape = [outputs, k, taps];
         let weight = |output, i, tap| weights[(output * k + i) * taps + tap];
@@ -151,12 +153,7 @@ impl Conv {
         let chunk = CHUNK_BYTES / (k * columns * size_of::<f32>());
         Self {
             isa,
-            window: Window {
-                input,
-                geometry,
-                height: output.height,
-                width: output.width,
-            },
+            window,
             epilogue,
             weights,
             outside: vec![0.0; k],
@@ -197,11 +194,6 @@ fn divide(
     }
 }
 
-/// Part `index` of `0..count`, which is divided into `parts` of almost the same size.
-fn part(count: usize, parts: usize, index: usize) -> Range<usize> {
-    count * index / parts..count * (index + 1) / parts
-}
-
 impl Operator for Conv {
     fn phases(&self) -> &[usize] {
         &self.phases
@@ -217,8 +209,8 @@ impl Operator for Conv {
         let tiles = self.epilogue.output.view.pixels().div_ceil(self.rows);
         self.isa.run(Task {
             conv: self,
-            tiles: part(tiles, self.parts[0], task / panel_parts),
-            panels: part(self.weights.count(), panel_parts, task % panel_parts),
+            tiles: share(tiles, self.parts[0], task / panel_parts),
+            panels: share(self.weights.count(), panel_parts, task % panel_parts),
             memory,
             scratch,
         });
@@ -235,16 +227,9 @@ impl Operator for Conv {
         (input + self.weights.bytes()) as u64 + self.epilogue.bytes()
     }
 
-    fn weight_bytes(&self) -> usize {
-        self.weights.bytes() + size_of_val(&*self.epilogue.bias)
-    }
-
     fn describe(&self) -> String {
         let [height, width] = self.window.geometry.kernel;
-        let activation = match self.epilogue.activation {
-            Activation::None => "",
-            Activation::Silu => " + silu",
-        };
+        let activation = self.epilogue.activation.suffix();
         format!("conv {height}x{width}{activation}")
     }
 }
@@ -320,11 +305,11 @@ impl Task<'_> {
             unsafe {
                 let to = self.pointers().add(i * window.geometry.taps() * rows);
                 match rows {
-                    1 => window.find::<1>(input, outside, &mut place, count, to),
-                    2 => window.find::<2>(input, outside, &mut place, count, to),
-                    4 => window.find::<4>(input, outside, &mut place, count, to),
-                    6 => window.find::<6>(input, outside, &mut place, count, to),
-                    8 => window.find::<8>(input, outside, &mut place, count, to),
+                    1 => window.find::<_, 1>(input, outside, &mut place, count, to.cast()),
+                    2 => window.find::<_, 2>(input, outside, &mut place, count, to.cast()),
+                    4 => window.find::<_, 4>(input, outside, &mut place, count, to.cast()),
+                    6 => window.find::<_, 6>(input, outside, &mut place, count, to.cast()),
+                    8 => window.find::<_, 8>(input, outside, &mut place, count, to.cast()),
                     _ => unreachable!("no tile has {rows} rows"),
                 }
             }
@@ -400,79 +385,6 @@ fn ahead(w: *const f32, [taps, k, columns]: [usize; 3], [i, tiles]: [usize; 2]) 
     Ahead {
         from,
         lines: share.min(all.saturating_sub(before)),
-    }
-}
-
-/// Which pixels of its input a convolution's output pixels look at.
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    input: View,
-    geometry: Geometry,
-    /// Rows of a picture of the output.
-    height: usize,
-    /// Pixels of a row of the output.
-    width: usize,
-}
-
-impl Window {
-    /// Writes pointers to the pixels under every tap of `count` output pixels from `place` on, as
-    /// `[tap][R]`; to `outside` where there is none. `place` moves on by `count`.
-    ///
-    /// # Safety
-    ///
-    /// `count` is at most `R`; `to` takes `taps · R` pointers.
-    #[inline(always)]
-    unsafe fn find<const R: usize>(
-        &self,
-        input: *const f32,
-        outside: *const f32,
-        place: &mut Place,
-        count: usize,
-        to: *mut *const f32,
-    ) {
-        let Geometry {
-            kernel,
-            stride,
-            padding,
-        } = self.geometry;
-        let view = &self.input;
-        // Rows without a pixel are beyond the edge under every tap.
-        let (mut ys, mut xs, mut starts) = ([usize::MAX / 2; R], [0; R], [outside; R]);
-        // Where the first tap may lie so that all lie inside.
-        let rows = (view.height + 1).saturating_sub(kernel[0]);
-        let columns = (view.width + 1).saturating_sub(kernel[1]);
-        let mut inside = count == R;
-        for row in 0..count {
-            // Beyond the upper and the left edge the coordinates wrap around to enormous ones.
-            let y = (place.y * stride[0]).wrapping_sub(padding[0]);
-            let x = (place.x * stride[1]).wrapping_sub(padding[1]);
-            let line =
-                (place.picture * view.batch_stride).wrapping_add(y.wrapping_mul(view.row_stride));
-            starts[row] = input.wrapping_add(line.wrapping_add(x.wrapping_mul(view.pixel_stride)));
-            (ys[row], xs[row]) = (y, x);
-            inside &= (y < rows) & (x < columns);
-            place.advance(self.height, self.width);
-        }
-        let mut to = to.cast::<[*const f32; R]>();
-        for down in 0..kernel[0] {
-            for right in 0..kernel[1] {
-                let step = down * view.row_stride + right * view.pixel_stride;
-                let mut tap = starts.map(|start| start.wrapping_add(step));
-                if !inside {
-                    for (pointer, (y, x)) in tap.iter_mut().zip(ys.iter().zip(&xs)) {
-                        let (y, x) = (y.wrapping_add(down), x.wrapping_add(right));
-                        if (y >= view.height) | (x >= view.width) {
-                            *pointer = outside;
-                        }
-                    }
-                }
-                // SAFETY: the caller has room for `taps` times `R` pointers.
-                unsafe {
-                    to.write(tap);
-                    to = to.add(1);
-                }
-            }
-        }
     }
 }
 

@@ -4,9 +4,8 @@
 //! the destination. What makes a copy fast is only which axes are consecutive where.
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
-use super::{Memory, Operator, Scratch, View};
+use super::{Memory, Operator, Scratch, View, share};
 use crate::engine::simd::{Isa, Simd, Work};
 
 /// Rows and columns of the blocks in which matrices are transposed: both sides of a block fit any
@@ -132,44 +131,6 @@ impl StridedCopy {
         };
         copy.phases = [tasks(threads, copy.blocks())];
         copy
-    }
-
-    /// From f32 `[batch][channel][row][column]` without gaps, `offset` bytes from the beginning of
-    /// the memory, to `output`.
-    pub fn from_planar(isa: Isa, threads: usize, offset: usize, output: View) -> Self {
-        let (planar, pixels) = (planar_strides(output), pixel_strides(output));
-        let source = Strided {
-            offset,
-            strides: &planar,
-        };
-        let destination = Strided {
-            offset: output.offset,
-            strides: &pixels,
-        };
-        let copy = Self::new(isa, threads, 4, &shape(output), source, destination);
-        Self {
-            name: "from planar",
-            ..copy
-        }
-    }
-
-    /// From `input` to f32 `[batch][channel][row][column]` without gaps, `offset` bytes from the
-    /// beginning of the memory.
-    pub fn to_planar(isa: Isa, threads: usize, input: View, offset: usize) -> Self {
-        let (planar, pixels) = (planar_strides(input), pixel_strides(input));
-        let source = Strided {
-            offset: input.offset,
-            strides: &pixels,
-        };
-        let destination = Strided {
-            offset,
-            strides: &planar,
-        };
-        let copy = Self::new(isa, threads, 4, &shape(input), source, destination);
-        Self {
-            name: "to planar",
-            ..copy
-        }
     }
 
     /// From `input` to `output`, which is larger by whole factors: every pixel is repeated.
@@ -407,16 +368,6 @@ fn shape(view: View) -> [usize; 4] {
     [view.batch, view.height, view.width, view.channels]
 }
 
-fn pixel_strides(view: View) -> [usize; 4] {
-    [view.batch_stride, view.row_stride, view.pixel_stride, 1]
-}
-
-/// Where batch, row, column and channel of a view lie in `[batch][channel][row][column]`.
-fn planar_strides(view: View) -> [usize; 4] {
-    let plane = view.height * view.width;
-    [view.channels * plane, view.width, 1, plane]
-}
-
 /// Copies a matrix so that rows become columns: `to[column][row] = from[row][column]`, bit by bit.
 ///
 /// `strides` are the distances of the source's rows and of the destination's rows (the source's
@@ -470,11 +421,6 @@ pub(super) fn tasks(threads: usize, items: usize) -> usize {
     } else {
         items.clamp(1, TASKS_PER_THREAD * threads)
     }
-}
-
-/// Which of `items` are the task `task` of `tasks`.
-pub(super) fn share(items: usize, tasks: usize, task: usize) -> Range<usize> {
-    items * task / tasks..items * (task + 1) / tasks
 }
 
 #[cfg(test)]
@@ -612,6 +558,16 @@ mod tests {
         }
     }
 
+    fn pixel_strides(view: View) -> [usize; 4] {
+        [view.batch_stride, view.row_stride, view.pixel_stride, 1]
+    }
+
+    /// Where batch, row, column and channel of a view lie in `[batch][channel][row][column]`.
+    fn planar_strides(view: View) -> [usize; 4] {
+        let plane = view.height * view.width;
+        [view.channels * plane, view.width, 1, plane]
+    }
+
     #[test]
     fn planar_pictures_and_back() {
         for (shape, gap) in [([2, 5, 7, 3], 0), ([1, 8, 8, 20], 4), ([2, 9, 16, 1], 2)] {
@@ -620,10 +576,12 @@ mod tests {
                 let middle = view(4 * len, shape, gap);
                 let end = len + 2 * middle.batch_stride;
                 let mut memory: Vec<u32> = (0..(end + len) as u32).collect();
-                run(
-                    &StridedCopy::from_planar(isa, threads, 0, middle),
-                    &mut memory,
-                );
+                let (planar, pixels) = (planar_strides(middle), pixel_strides(middle));
+                let at = |offset, strides| Strided { offset, strides };
+                let copy =
+                    |from, to| StridedCopy::new(isa, threads, 4, &super::shape(middle), from, to);
+                let inside = at(middle.offset, &pixels);
+                run(&copy(at(0, &planar), inside), &mut memory);
                 let [_, height, width, channels] = shape;
                 for index in 0..len {
                     let (rest, x) = (index / width, index % width);
@@ -632,10 +590,7 @@ mod tests {
                     let pixel = middle.pixel((n * height + y) * width + x);
                     assert_eq!(memory[len + pixel + c], index as u32, "{shape:?}");
                 }
-                run(
-                    &StridedCopy::to_planar(isa, threads, middle, 4 * end),
-                    &mut memory,
-                );
+                run(&copy(inside, at(4 * end, &planar)), &mut memory);
                 assert!(memory[end..].iter().copied().eq(0..len as u32), "{shape:?}");
             }
         }

@@ -1,7 +1,7 @@
 //! The elements of an operand, f32 or levels, as vectors of numbers.
 
 use super::{Memory, Operand, Quantization};
-use crate::engine::simd::Simd;
+use crate::engine::simd::{LANES_MAX, Simd};
 
 /// Elements of one kind in memory. Positions are in elements from the operand's beginning.
 pub trait Elements: Copy {
@@ -52,14 +52,7 @@ impl Elements for Floats {
     #[inline(always)]
     unsafe fn load<S: Simd>(self, simd: S, at: usize, lanes: usize) -> S::F32 {
         // SAFETY: as the caller says.
-        unsafe {
-            let from = self.0.add(at);
-            if lanes == S::LANES {
-                simd.load(from)
-            } else {
-                simd.load_part(from, lanes)
-            }
-        }
+        unsafe { load(simd, self.0.add(at), lanes) }
     }
 
     #[inline(always)]
@@ -166,5 +159,19 @@ impl Elements for Levels {
     }
 }
 
-/// Lanes of the widest vector.
-const LANES_MAX: usize = 16;
+/// `lanes` values, at most [`Simd::LANES`]; the others are 0.
+///
+/// # Safety
+///
+/// They can be read.
+#[inline(always)]
+pub unsafe fn load<S: Simd>(simd: S, from: *const f32, lanes: usize) -> S::F32 {
+    // SAFETY: as the caller says.
+    unsafe {
+        if lanes == S::LANES {
+            simd.load(from)
+        } else {
+            simd.load_part(from, lanes)
+        }
+    }
+}

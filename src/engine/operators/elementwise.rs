@@ -10,8 +10,8 @@ use std::ops::Range;
 use super::elements::{Elements, Floats, Levels};
 use super::math::{exp, gelu, gelu_tanh, sigmoid, silu, tanh};
 use super::rows::merge_pictures;
-use super::{Element, Memory, Operand, Operator, Quantization, Scratch, View};
-use crate::engine::simd::{Isa, Simd, Work};
+use super::{Element, Memory, Operand, Operator, Quantization, Scratch, View, share};
+use crate::engine::simd::{Isa, LANES_MAX, Simd, Work};
 
 /// What a pass reads.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +22,6 @@ pub enum Input {
     /// The same with one element per pixel, for all channels. How many channels its view has does
     /// not matter.
     PerPixel(Operand),
-    /// One value per channel.
-    Channels(Vec<f32>),
     /// One value.
     Scalar(f32),
 }
@@ -66,14 +64,10 @@ pub enum Instruction {
     Reciprocal(usize),
     /// `|x|`
     Abs(usize),
-    /// `x²`
-    Square(usize),
     /// `max(x, 0)`
     Relu(usize),
     /// `x`, but where it is negative `x` times a slope.
     LeakyRelu(usize, f32),
-    /// `x`, but not less than the first number nor more than the second.
-    Clip(usize, f32, f32),
     /// Quantized and dequantized.
     RoundTrip(usize, Quantization),
 }
@@ -96,9 +90,6 @@ const BLOCK: usize = 512;
 /// An instruction works on so many vectors at once: every number is a long chain of operations, of
 /// which a small core has to find several to be busy.
 const VECTORS: usize = 4;
-
-/// Lanes of the widest vector.
-const LANES_MAX: usize = 16;
 
 /// Values from register to register: a copy into one writes whole vectors.
 const REGISTER: usize = BLOCK + LANES_MAX;
@@ -222,10 +213,6 @@ fn merge(inputs: &mut [Input], output: &mut View) {
                 pixels_follow = false;
                 views.push(&mut operand.view);
             }
-            Input::Channels(values) => {
-                assert_eq!(values.len(), channels, "one value per channel");
-                pixels_follow = false;
-            }
             Input::Scalar(_) => {}
         }
     }
@@ -263,10 +250,8 @@ impl Instruction {
             | Neg(x)
             | Reciprocal(x)
             | Abs(x)
-            | Square(x)
             | Relu(x)
             | LeakyRelu(x, _)
-            | Clip(x, ..)
             | RoundTrip(x, _) => [Some(x), None],
         }
     }
@@ -284,7 +269,7 @@ impl Operator for Elementwise {
 
     unsafe fn run(&self, _phase: usize, task: usize, memory: Memory, scratch: Scratch) {
         let [tasks] = self.phases;
-        let blocks = self.blocks() * task / tasks..self.blocks() * (task + 1) / tasks;
+        let blocks = share(self.blocks(), tasks, task);
         self.isa.run(Task {
             pass: self,
             blocks,
@@ -296,14 +281,11 @@ impl Operator for Elementwise {
     fn bytes(&self) -> u64 {
         let View { channels, .. } = self.output.view;
         let pixels = self.output.view.pixels();
-        let bytes = |operand: &Operand| match operand.element {
-            Element::Float => 4,
-            Element::Levels(_) => 1,
-        };
+        let bytes = |operand: &Operand| operand.element.bytes();
         let read = self.inputs.iter().map(|input| match input {
             Input::Operand(operand) => pixels * channels * bytes(operand),
             Input::PerPixel(operand) => pixels * bytes(operand),
-            Input::Channels(_) | Input::Scalar(_) => 0,
+            Input::Scalar(_) => 0,
         });
         (read.sum::<usize>() + pixels * channels * bytes(&self.output)) as u64
     }
@@ -522,16 +504,6 @@ impl Task<'_> {
                         repeat(simd, from, block, &operand.view, register);
                     }
                 },
-                Input::Channels(values) => {
-                    let from = Floats::at(values.as_ptr().cast_mut());
-                    read(
-                        simd,
-                        from,
-                        block.channel,
-                        [block.channels, block.pixels, 0],
-                        register,
-                    );
-                }
                 // The register holds it since the task began.
                 Input::Scalar(_) => {}
             }
@@ -581,17 +553,12 @@ unsafe fn execute<S: Simd>(
             Neg(x) => apply!(simd, places, len, to, |x| simd.mul(x, simd.splat(-1.0))),
             Reciprocal(x) => apply!(simd, places, len, to, |x| simd.div(simd.splat(1.0), x)),
             Abs(x) => apply!(simd, places, len, to, |x| simd.max(x, simd.sub(zero, x))),
-            Square(x) => apply!(simd, places, len, to, |x| simd.mul(x, x)),
             Relu(x) => apply!(simd, places, len, to, |x| simd.max(zero, x)),
             LeakyRelu(x, slope) => {
                 let slope = simd.splat(slope);
                 apply!(simd, places, len, to, |x| {
                     simd.mul_add(simd.min(zero, x), slope, simd.max(zero, x))
                 });
-            }
-            Clip(x, low, high) => {
-                let (low, high) = (simd.splat(low), simd.splat(high));
-                apply!(simd, places, len, to, |x| simd.min(high, simd.max(low, x)));
             }
             RoundTrip(
                 x,

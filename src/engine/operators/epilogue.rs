@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use super::elements::{Elements, Floats, Levels, load};
 use super::math::silu;
-use super::{Activation, Element, Epilogue, Memory, Operand, Quantization, View};
+use super::{Activation, Element, Epilogue, Memory, Operand, View};
 use crate::engine::simd::Simd;
 
 /// Finishes a tile of sums as [`Epilogue`] says and stores it.
@@ -35,7 +36,7 @@ pub unsafe fn finish<S: Simd>(
         pixels,
         channels,
     };
-    let none = Floats(std::ptr::null_mut());
+    let none = Floats::at(std::ptr::null_mut());
     // SAFETY: as the caller says.
     unsafe {
         match epilogue.residual.map(|operand| (operand, operand.element)) {
@@ -58,13 +59,7 @@ impl Epilogue {
             .map_or(0, |view| view.batch * view.channels * size_of::<f32>());
         let operands = [Some(self.output), self.residual].into_iter().flatten();
         let operands: usize = operands
-            .map(|Operand { view, element }| {
-                let size = match element {
-                    Element::Float => size_of::<f32>(),
-                    Element::Levels(_) => 1,
-                };
-                view.pixels() * view.channels * size
-            })
+            .map(|Operand { view, element }| view.pixels() * view.channels * element.bytes())
             .sum();
         (added + operands + size_of_val(&*self.bias)) as u64
     }
@@ -219,137 +214,6 @@ impl<R: Elements, O: Elements, const ADD: bool, const SILU: bool> Row<R, O, ADD,
             }
             self.output
                 .store(simd, self.output_at + first, value, lanes);
-        }
-    }
-}
-
-/// Elements of one kind in memory.
-trait Elements: Copy {
-    /// The numbers from element `at` on, `lanes` of them.
-    ///
-    /// # Safety
-    ///
-    /// They can be read; `lanes` is at most [`Simd::LANES`].
-    unsafe fn load<S: Simd>(self, simd: S, at: usize, lanes: usize) -> S::F32;
-
-    /// Stores the first `lanes` numbers from element `at` on.
-    ///
-    /// # Safety
-    ///
-    /// They can be written; `lanes` is at most [`Simd::LANES`].
-    unsafe fn store<S: Simd>(self, simd: S, at: usize, value: S::F32, lanes: usize);
-}
-
-/// [`Element::Float`]
-#[derive(Debug, Clone, Copy)]
-struct Floats(*mut f32);
-
-impl Floats {
-    #[inline(always)]
-    fn of(memory: Memory, operand: &Operand) -> Self {
-        Self(memory.at(operand.view.offset))
-    }
-}
-
-impl Elements for Floats {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(self, simd: S, at: usize, lanes: usize) -> S::F32 {
-        // SAFETY: as the caller says.
-        unsafe { load(simd, self.0.add(at), lanes) }
-    }
-
-    #[inline(always)]
-    unsafe fn store<S: Simd>(self, simd: S, at: usize, value: S::F32, lanes: usize) {
-        // SAFETY: as the caller says.
-        unsafe {
-            if lanes == S::LANES {
-                simd.store(self.0.add(at), value);
-            } else {
-                simd.store_part(self.0.add(at), value, lanes);
-            }
-        }
-    }
-}
-
-/// [`Element::Levels`]
-#[derive(Debug, Clone, Copy)]
-struct Levels {
-    start: *mut u8,
-    scale: f32,
-    /// `1 / scale`
-    steps: f32,
-    zero: f32,
-}
-
-impl Levels {
-    #[inline(always)]
-    fn of(memory: Memory, operand: &Operand, levels: Quantization) -> Self {
-        let Quantization { scale, zero } = levels;
-        let start = memory.at(operand.view.offset);
-        Self {
-            start,
-            scale,
-            steps: scale.recip(),
-            zero: zero as f32,
-        }
-    }
-}
-
-impl Elements for Levels {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(self, simd: S, at: usize, lanes: usize) -> S::F32 {
-        // SAFETY: the caller vouches for `lanes` levels; fewer than a vector go through a buffer.
-        let level = unsafe {
-            let from = self.start.add(at);
-            if lanes == S::LANES {
-                simd.load_levels(from)
-            } else {
-                let mut buffer = [0; LANES_MAX];
-                from.copy_to_nonoverlapping(buffer.as_mut_ptr(), lanes);
-                simd.load_levels(buffer.as_ptr())
-            }
-        };
-        simd.mul(
-            simd.sub(level, simd.splat(self.zero)),
-            simd.splat(self.scale),
-        )
-    }
-
-    #[inline(always)]
-    unsafe fn store<S: Simd>(self, simd: S, at: usize, value: S::F32, lanes: usize) {
-        let level = simd.mul_add(value, simd.splat(self.steps), simd.splat(self.zero));
-        // SAFETY: the caller vouches for `lanes` levels; fewer than a vector go through a buffer,
-        // since what follows them may be another operand's.
-        unsafe {
-            let to = self.start.add(at);
-            if lanes == S::LANES {
-                simd.store_levels(to, level);
-            } else {
-                let mut buffer = [0; LANES_MAX];
-                simd.store_levels(buffer.as_mut_ptr(), level);
-                to.copy_from_nonoverlapping(buffer.as_ptr(), lanes);
-            }
-        }
-    }
-}
-
-/// Lanes of the widest vector.
-const LANES_MAX: usize = 16;
-
-/// `lanes` values, at most [`Simd::LANES`].
-///
-/// # Safety
-///
-/// They can be read.
-#[inline(always)]
-unsafe fn load<S: Simd>(simd: S, from: *const f32, lanes: usize) -> S::F32 {
-    const { assert!(S::LANES <= LANES_MAX) };
-    // SAFETY: as the caller says.
-    unsafe {
-        if lanes == S::LANES {
-            simd.load(from)
-        } else {
-            simd.load_part(from, lanes)
         }
     }
 }

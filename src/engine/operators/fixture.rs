@@ -9,6 +9,22 @@ pub const LEVELS: Element = Element::Levels(Quantization {
     zero: 117,
 });
 
+impl View {
+    /// A picture without gaps.
+    pub fn dense(offset: usize, [batch, height, width, channels]: [usize; 4]) -> Self {
+        Self {
+            offset,
+            batch,
+            height,
+            width,
+            channels,
+            batch_stride: height * width * channels,
+            row_stride: width * channels,
+            pixel_stride: channels,
+        }
+    }
+}
+
 /// A sequence of numbers that look random.
 pub struct Numbers(pub u64);
 
@@ -151,11 +167,7 @@ pub fn outcome(
     assert!(outcomes[0] == outcomes[2], "{name} on three threads");
     let [outcome, ..] = outcomes;
     let mut others = [block.clone(), outcome.clone()];
-    let size = if output.element == Element::Float {
-        4
-    } else {
-        1
-    };
+    let size = output.element.bytes();
     for at in elements(&output.view) {
         for block in &mut others {
             block.bytes()[output.view.offset + at * size..][..size].fill(0);

@@ -16,8 +16,8 @@ use std::ops::Range;
 use super::elements::{Elements, Floats, Levels};
 use super::math::silu;
 use super::rows::{merge_rows, rows};
-use super::{Activation, Element, Memory, Operand, Operator, Scratch, View};
-use crate::engine::simd::{Isa, Simd, Work};
+use super::{Activation, Element, Memory, Operand, Operator, Scratch, View, share};
+use crate::engine::simd::{Isa, LANES_MAX, Simd, Work};
 
 /// A group normalization.
 #[derive(Debug)]
@@ -66,9 +66,6 @@ const CHUNK_MIN: usize = 64;
 /// A task that is smaller than this many values is not worth its start.
 const TASK_VALUES: usize = 8192;
 
-/// Scratch memory is laid out for this many channels at a time: the lanes of the widest vector.
-const LANES_MAX: usize = 16;
-
 impl GroupNorm {
     /// A normalization of `input` in `groups` groups of channels for `threads` threads. `scale`
     /// and `shift` have one value per channel. `output` may be where `input` is.
@@ -110,7 +107,7 @@ impl GroupNorm {
         merge_rows(&mut [&mut input.view, &mut output.view]);
         let pixels = input.view.height * input.view.width;
         let block = pixels.div_ceil(BLOCKS).clamp(BLOCK_MIN, BLOCK_MAX);
-        let line = LINE / bytes_of(&input).min(bytes_of(&output));
+        let line = LINE / input.element.bytes().min(output.element.bytes());
         let unit = least_common_multiple(channels / groups, line);
         let mut norm = Self {
             isa,
@@ -172,24 +169,11 @@ impl GroupNorm {
     }
 }
 
-/// Bytes of an element.
-fn bytes_of(operand: &Operand) -> usize {
-    match operand.element {
-        Element::Float => 4,
-        Element::Levels(_) => 1,
-    }
-}
-
 fn least_common_multiple(a: usize, b: usize) -> usize {
     (1..=b)
         .map(|times| a * times)
         .find(|multiple| multiple % b == 0)
         .unwrap_or(a * b)
-}
-
-/// Part `index` of `0..count` in `parts` almost equal parts.
-fn part(count: usize, parts: usize, index: usize) -> Range<usize> {
-    count * index / parts..count * (index + 1) / parts
 }
 
 impl Operator for GroupNorm {
@@ -219,15 +203,12 @@ impl Operator for GroupNorm {
     }
 
     fn bytes(&self) -> u64 {
-        let bytes = bytes_of(&self.input) + bytes_of(&self.output);
+        let bytes = self.input.element.bytes() + self.output.element.bytes();
         (self.input.view.pixels() * self.input.view.channels * bytes) as u64
     }
 
     fn describe(&self) -> String {
-        let activation = match self.activation {
-            Activation::None => "",
-            Activation::Silu => " + silu",
-        };
+        let activation = self.activation.suffix();
         format!(
             "group norm {} of {}{activation}",
             self.groups, self.input.view.channels
@@ -301,7 +282,7 @@ impl Task<'_> {
             match norm.split {
                 Split::Channels => {
                     let chunks = norm.chunks();
-                    for unit in part(batch * chunks, norm.phases[0], task) {
+                    for unit in share(batch * chunks, norm.phases[0], task) {
                         let first = unit % chunks * norm.chunk;
                         let channels = first..(first + norm.chunk).min(channels);
                         let kernel = kernel(unit / chunks);
@@ -312,7 +293,7 @@ impl Task<'_> {
                 }
                 Split::Pixels => {
                     let parts = norm.phases[0] / batch;
-                    let blocks = part(norm.blocks(), parts, task % parts);
+                    let blocks = share(norm.blocks(), parts, task % parts);
                     let kernel = kernel(task / parts);
                     if phase == 0 {
                         kernel.add_up(blocks, 0..channels);

@@ -2,9 +2,9 @@
 //!
 //! For graphs whose attention is not recognised.
 
-use super::copy::{share, tasks, transpose};
+use super::copy::{tasks, transpose};
 use super::tile::{self, ROWS_MAX, columns, tile};
-use super::{Memory, Operator, Scratch};
+use super::{Memory, Operator, Scratch, share};
 use crate::engine::simd::{Isa, Simd, Work};
 
 /// What is multiplied: `scale · a b` for matrices `a` of `[m, k]` and `b` of `[k, n]`.

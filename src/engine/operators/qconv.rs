@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use super::conv::Geometry;
 use super::epilogue::{Place, finish};
-use super::{ALIGNMENT, Activation, Element, Epilogue, Memory, Operand, Operator, Scratch, View};
+use super::window::Window;
+use super::{ALIGNMENT, Element, Epilogue, Memory, Operand, Operator, Scratch, share};
 use crate::engine::simd::{Isa, QScale, Simd, Work};
 
 /// Pixels whose pointers are found at once, and which use a panel of weights one after the other.
@@ -113,11 +114,6 @@ fn divide(threads: usize, macs: u64, [tiles, block]: [usize; 2], panels: usize) 
     let tasks = (4 * threads).min((macs / TASK_MACS) as usize).max(1);
     let panel_parts = tasks.div_ceil(tiles.div_ceil(block)).min(panels);
     [tasks.div_ceil(panel_parts).min(tiles), panel_parts]
-}
-
-/// Part `index` of `0..count` in `parts` almost equal parts.
-fn part(count: usize, parts: usize, index: usize) -> Range<usize> {
-    count * index / parts..count * (index + 1) / parts
 }
 
 /// The shape of [`Simd::qtile`] for an instruction set.
@@ -305,8 +301,8 @@ impl Operator for QConv {
         let tiles = self.epilogue.output.view.pixels().div_ceil(self.tile.rows);
         self.isa.run(Task {
             conv: self,
-            tiles: part(tiles, tile_parts, task / panel_parts),
-            panels: part(self.weights.count, panel_parts, task % panel_parts),
+            tiles: share(tiles, tile_parts, task / panel_parts),
+            panels: share(self.weights.count, panel_parts, task % panel_parts),
             memory,
             pointers: scratch.own.cast(),
             sums: scratch.own.wrapping_add(self.pointer_bytes()).cast(),
@@ -324,23 +320,9 @@ impl Operator for QConv {
         (input + size_of_val(&*self.weights.weights)) as u64 + self.epilogue.bytes()
     }
 
-    fn weight_bytes(&self) -> usize {
-        let Panels {
-            weights,
-            start,
-            steps,
-            ..
-        } = &self.weights;
-        let columns = size_of_val(&**start) + size_of_val(&**steps);
-        size_of_val(&**weights) + columns + size_of_val(&*self.epilogue.bias)
-    }
-
     fn describe(&self) -> String {
         let [height, width] = self.window.geometry.kernel;
-        let activation = match self.epilogue.activation {
-            Activation::None => "",
-            Activation::Silu => " + silu",
-        };
+        let activation = self.epilogue.activation.suffix();
         format!("int8 conv {height}x{width}{activation}")
     }
 }
@@ -457,121 +439,6 @@ impl Task<'_> {
                     pixels,
                     channels,
                 );
-            }
-        }
-    }
-}
-
-/// Which pixels of its input a convolution's output pixels look at.
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    input: View,
-    geometry: Geometry,
-    /// log2 of how often a pixel of the input is repeated, in both directions.
-    upsample: u32,
-    /// Height and width of the output.
-    output: [usize; 2],
-}
-
-impl Window {
-    fn new(input: View, geometry: Geometry, upsample: usize, output: View) -> Self {
-        assert!([1, 2].contains(&upsample), "upsampling by {upsample}");
-        let expected = geometry.output([input.height * upsample, input.width * upsample]);
-        assert_eq!(
-            [output.height, output.width],
-            expected,
-            "{geometry:?} of {input:?}"
-        );
-        assert_eq!(output.batch, input.batch, "pictures of {output:?}");
-        Self {
-            input,
-            geometry,
-            upsample: upsample.ilog2(),
-            output: expected,
-        }
-    }
-
-    /// Writes pointers to the pixels under every tap of `count` output pixels from `place` on, as
-    /// `[tap][R]`; to `outside` where there is none. `place` moves on by `count`.
-    ///
-    /// # Safety
-    ///
-    /// `count` is at most `R`; `to` takes as many arrays as there are taps.
-    #[inline(always)]
-    unsafe fn find<const R: usize>(
-        &self,
-        input: *const u8,
-        outside: *const u8,
-        place: &mut Place,
-        count: usize,
-        to: *mut [*const u8; R],
-    ) {
-        let Self {
-            geometry:
-                Geometry {
-                    kernel,
-                    stride,
-                    padding,
-                },
-            upsample,
-            ..
-        } = *self;
-        let View {
-            batch_stride,
-            row_stride,
-            pixel_stride,
-            ..
-        } = self.input;
-        let (height, width) = (self.input.height << upsample, self.input.width << upsample);
-        // Where the first tap may lie so that all lie inside.
-        let rows = (height + 1).saturating_sub(kernel[0]);
-        let columns = (width + 1).saturating_sub(kernel[1]);
-        // Rows without a pixel are beyond the edge under every tap.
-        let (mut ys, mut xs, mut starts) = ([usize::MAX / 2; R], [0; R], [0; R]);
-        let mut inside = count == R;
-        let mut row = 0;
-        while row < count {
-            // Beyond the upper and the left edge the coordinates wrap around to enormous ones.
-            let y = (place.y * stride[0]).wrapping_sub(padding[0]);
-            let mut x = (place.x * stride[1]).wrapping_sub(padding[1]);
-            let line = ((y as isize >> upsample) as usize).wrapping_mul(row_stride);
-            let line = input
-                .wrapping_add(place.picture * batch_stride)
-                .wrapping_add(line);
-            let run = (self.output[1] - place.x).min(count - row);
-            inside &= (y < rows) & (x < columns);
-            for row in row..row + run {
-                let pixel = ((x as isize >> upsample) as usize).wrapping_mul(pixel_stride);
-                starts[row] = line.wrapping_add(pixel).expose_provenance();
-                (ys[row], xs[row]) = (y, x);
-                x = x.wrapping_add(stride[1]);
-            }
-            inside &= x.wrapping_sub(stride[1]) < columns;
-            place.x += run - 1;
-            place.advance(self.output[0], self.output[1]);
-            row += run;
-        }
-        // In an enlarged picture an odd step from an odd place reaches one pixel further. (Addresses
-        // are added as integers because compilers make vectors of these, and not of pointers.)
-        let odd = |at: usize| (at & upsample as usize).wrapping_neg();
-        for down in 0..kernel[0] {
-            for right in 0..kernel[1] {
-                let step = (down >> upsample) * row_stride + (right >> upsample) * pixel_stride;
-                let (odd_y, odd_x) = (odd(down) & row_stride, odd(right) & pixel_stride);
-                let mut tap: [*const u8; R] = std::array::from_fn(|row| {
-                    let step = step + (odd(ys[row]) & odd_y) + (odd(xs[row]) & odd_x);
-                    std::ptr::with_exposed_provenance(starts[row].wrapping_add(step))
-                });
-                if !inside {
-                    for (row, pixel) in tap.iter_mut().enumerate() {
-                        let (y, x) = (ys[row].wrapping_add(down), xs[row].wrapping_add(right));
-                        if (y >= height) | (x >= width) {
-                            *pixel = outside;
-                        }
-                    }
-                }
-                // SAFETY: the caller has room for every tap.
-                unsafe { to.add(down * kernel[1] + right).write(tap) };
             }
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::math::exp;
 use super::rows::{merge_pictures, rows};
 use super::{Memory, Operator, Scratch, View};
-use crate::engine::simd::{Isa, Simd, Work};
+use crate::engine::simd::{Isa, LANES_MAX, Simd, Work};
 
 /// `e^x / Σ e^x` over the channels of every pixel.
 #[derive(Debug)]
@@ -18,9 +18,6 @@ pub struct Softmax {
 
 /// A task that is smaller than this many values is not worth its start.
 const TASK_VALUES: usize = 4096;
-
-/// Lanes of the widest vector.
-const LANES_MAX: usize = 16;
 
 /// A window of it is 0 as far as there are values, and makes -∞ of the 0 behind them.
 const REST: [f32; 2 * LANES_MAX] = {

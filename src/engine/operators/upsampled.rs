@@ -6,7 +6,7 @@
 //! sums of the kernel's rows and columns: 4/9 of the multiplications, and no enlarged picture.
 
 use super::conv::{Conv, Geometry};
-use super::{Element, Epilogue, Memory, Operand, Operator, Scratch, View};
+use super::{Epilogue, Memory, Operand, Operator, Scratch, View};
 use crate::engine::simd::Isa;
 
 /// Nearest 2x upsampling, then a 3x3 convolution with stride 1 and padding 1.
@@ -52,10 +52,7 @@ impl Upsampled {
 
 /// The rows and columns of an operand that are even, or `odd`.
 fn phase(operand: Operand, odd: [usize; 2]) -> Operand {
-    let size = match operand.element {
-        Element::Float => size_of::<f32>(),
-        Element::Levels(_) => 1,
-    };
+    let size = operand.element.bytes();
     let view = operand.view;
     let view = View {
         offset: view.offset + size * (odd[0] * view.row_stride + odd[1] * view.pixel_stride),
@@ -108,10 +105,6 @@ impl Operator for Upsampled {
         self.convs.iter().map(Conv::bytes).sum::<u64>() - again
     }
 
-    fn weight_bytes(&self) -> usize {
-        self.convs.iter().map(Conv::weight_bytes).sum()
-    }
-
     fn describe(&self) -> String {
         let [conv, ..] = &self.convs;
         conv.describe().replace("conv 2x2", "upsample 2x, conv 3x3")
@@ -120,7 +113,8 @@ impl Operator for Upsampled {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conv::tests::{Case, Numbers, check};
+    use super::super::conv::tests::{Case, check};
+    use super::super::fixture::Numbers;
     use super::*;
 
     #[test]

@@ -16,14 +16,14 @@ mod tiling;
 mod transform;
 mod weights;
 
-pub use self::choice::{Layer, Target, Thrift, WeightsFrom};
+pub use self::choice::{Layer, Target, WeightsFrom};
 
 use self::division::Division;
 use self::stages::{Layout, Stages};
 use self::tiling::{RUN, Tiling};
 use self::weights::Weights;
 use super::tile::{self, LINE};
-use super::{Activation, Epilogue, Memory, Operator, Scratch, View};
+use super::{Epilogue, Memory, Operator, Scratch, View};
 use crate::engine::simd::Isa;
 
 /// Height and width of the outputs that are computed together.
@@ -255,16 +255,9 @@ impl Operator for Winograd {
         (input + self.weights.bytes()) as u64 + self.epilogue.bytes()
     }
 
-    fn weight_bytes(&self) -> usize {
-        self.weights.bytes() + size_of_val(&*self.epilogue.bias)
-    }
-
     fn describe(&self) -> String {
         let size = self.output_tile.size();
-        let activation = match self.epilogue.activation {
-            Activation::None => "",
-            Activation::Silu => " + silu",
-        };
+        let activation = self.epilogue.activation.suffix();
         format!("conv 3x3 winograd {size}x{size}{activation}")
     }
 }

@@ -1,7 +1,7 @@
 //! One node, with all that is computed inside it, becomes a step.
 
 use super::super::ir::{Constant, Convolution, Node, Normalization, Op, ValueId};
-use super::super::layout::{BufferId, Kind, Placed, views};
+use super::super::layout::{BufferId, Kind, Merge, Placed, axis_last, row_major, views};
 use super::super::operators::attention::Attention;
 use super::super::operators::conv::{Conv, Geometry};
 use super::super::operators::copy::{Strided, StridedCopy};
@@ -10,7 +10,7 @@ use super::super::operators::matmul::{MatMul, Matrices, Product};
 use super::super::operators::qconv::QConv;
 use super::super::operators::softmax::Softmax;
 use super::super::operators::upsampled::Upsampled;
-use super::super::operators::winograd::{self, Layer, Thrift, WeightsFrom, Winograd};
+use super::super::operators::winograd::{self, Layer, WeightsFrom, Winograd};
 use super::super::operators::{
     Activation, Element, Epilogue, Operand, Operator, Quantization, View,
 };
@@ -145,8 +145,16 @@ impl Planner<'_> {
         if placed.is_row_major() {
             return placed;
         }
-        let order: Vec<usize> = (0..placed.shape.len()).collect();
-        self.copy(&placed, &order)
+        self.copy(&placed, &row_major(&placed.shape))
+    }
+
+    /// The value under another shape, copied into row-major order where that cannot be said.
+    fn reshaped(&mut self, placed: &Placed, shape: &[usize]) -> Placed {
+        placed.reshape(shape).unwrap_or_else(|| {
+            let copy = self.row_major(placed);
+            copy.reshape(shape)
+                .expect("row-major elements can be seen in any shape")
+        })
     }
 
     /// The value as f32; levels are dequantized into a new buffer.
@@ -169,32 +177,30 @@ impl Planner<'_> {
         output
     }
 
-    /// Copies f32 from one layout to another.
+    /// Copies elements from one layout to another.
     pub(super) fn copy_into(&mut self, name: &str, from: &Placed, to: &Placed) {
+        assert_eq!(from.kind, to.kind, "a copy of the same elements");
         let (isa, threads, shape) = (self.target.isa, self.target.threads, from.shape.clone());
         let (source, target) = (from.clone(), to.clone());
         self.push(name, &[from.buffer, to.buffer], move |bases| {
             let (from, to) = (strided(&source, bases), strided(&target, bases));
-            Box::new(StridedCopy::new(isa, threads, 4, &shape, from, to))
+            let bytes = source.kind.bytes();
+            Box::new(StridedCopy::new(isa, threads, bytes, &shape, from, to))
         });
     }
 
-    /// The value with consecutive elements along `axis` and at most three other axes.
-    fn channels_last(&mut self, placed: &Placed, axis: usize, exact: bool) -> Placed {
-        if views(&[placed], axis, exact).is_some() {
-            return placed.clone();
+    /// The value with consecutive elements along `axis`, copied where they are not, so that it can be
+    /// seen as pixels.
+    fn channels_last(&mut self, placed: &Placed, axis: usize, merge: Merge) -> Placed {
+        match views(&[placed], axis, merge) {
+            Some(_) => placed.clone(),
+            None => self.copy(placed, &axis_last(placed.shape.len(), axis)),
         }
-        let float = self.float(placed);
-        let mut order: Vec<usize> = (0..placed.shape.len())
-            .filter(|&other| other != axis)
-            .collect();
-        order.push(axis);
-        self.copy(&float, &order)
     }
 
-    /// The view of a value that has consecutive elements along `axis`.
-    fn spot(&self, placed: &Placed, axis: usize, exact: bool) -> Spot {
-        let view = views(&[placed], axis, exact).expect("the channels are consecutive")[0];
+    /// The view of a value of rank 4 that has consecutive elements along `axis`.
+    fn spot(&self, placed: &Placed, axis: usize) -> Spot {
+        let view = views(&[placed], axis, Merge::Nothing).expect("the channels are consecutive")[0];
         Spot::new(placed, view)
     }
 
@@ -339,10 +345,9 @@ impl Planner<'_> {
         chain: &Chain,
         output: &Placed,
         channel: usize,
-        bias: Vec<f32>,
-        exact: bool,
+        mut bias: Vec<f32>,
+        merge: Merge,
     ) -> Ending {
-        let mut bias = bias;
         for id in &chain.bias {
             let values = self
                 .graph
@@ -356,37 +361,28 @@ impl Planner<'_> {
         let added = chain.added.map(|id| {
             let vector = self.operand(id);
             let vector = self.float(&vector);
-            let (batch, channels) = (
-                vector.shape.iter().product::<usize>() / bias.len(),
-                bias.len(),
-            );
-            let flat = vector.reshape(&[batch, 1, 1, channels]);
-            let flat = match flat {
-                Some(flat) if channels == 1 || flat.strides[3] == 1 => flat,
-                _ => {
-                    let copy = self.row_major(&vector);
-                    copy.reshape(&[batch, 1, 1, channels])
-                        .expect("row-major elements")
-                }
-            };
-            self.spot(&flat, 3, true)
+            let channels = bias.len();
+            let batch = vector.shape.iter().product::<usize>() / channels;
+            let flat = self.reshaped(&vector, &[batch, 1, 1, channels]);
+            let flat = self.channels_last(&flat, 3, Merge::Nothing);
+            self.spot(&flat, 3)
         });
         let residual = chain.residual.map(|(id, before)| {
             let placed = self.operand(id);
-            let views: Vec<Node> = chain.views[..before]
+            let passed: Vec<Node> = chain.views[..before]
                 .iter()
                 .map(|&i| self.graph.nodes[i].clone())
                 .collect();
-            let seen = views
+            let seen = passed
                 .iter()
                 .rev()
                 .try_fold(placed.clone(), |at, view| self.unviewed(&at, view));
-            let fits = |seen: &Placed| views_of_both(output, seen, channel, exact);
+            let fits = |seen: &Placed| views(&[output, seen], channel, merge).is_some();
             seen.filter(fits).unwrap_or_else(|| {
                 // A copy that lies as the output does can be seen as the output is.
                 let order = output.order();
                 let own = self.dense(&output.shape, &order, Kind::Float);
-                let outside = views
+                let outside = passed
                     .iter()
                     .try_fold(own.clone(), |at, view| self.viewed(&at, view));
                 let placed = self.float(&placed);
@@ -400,7 +396,7 @@ impl Planner<'_> {
         });
         let mut operands = vec![output];
         operands.extend(&residual);
-        let views = views(&operands, channel, exact).expect("both were tried");
+        let views = views(&operands, channel, merge).expect("both were tried");
         Ending {
             bias,
             added,
@@ -414,13 +410,6 @@ impl Planner<'_> {
     fn weights(&mut self, id: ValueId, transposed: bool) -> Weights {
         let shape = self.graph.shape(id).to_vec();
         let producer = self.producers[id.0].map(|index| self.graph.nodes[index].clone());
-        let turn = |len: usize| {
-            move |i: usize| {
-                let (k, n) = (shape[0], shape[1]);
-                debug_assert_eq!(len, k * n);
-                (i % k) * n + i / k
-            }
-        };
         match producer {
             Some(Node {
                 op: Op::DequantizeWeights { scale, zero, .. },
@@ -431,13 +420,7 @@ impl Planner<'_> {
                 let below = self.graph.value(inputs[0]).dtype == Dtype::U8;
                 let flip = if below { 0x80 } else { 0 };
                 let weights: Vec<i8> = bytes.into_iter().map(|byte| (byte ^ flip) as i8).collect();
-                let weights = match transposed {
-                    true => (0..weights.len())
-                        .map(turn(weights.len()))
-                        .map(|i| weights[i])
-                        .collect(),
-                    false => weights,
-                };
+                let weights = in_rows(weights, &shape, transposed);
                 Weights::Quantized {
                     weights,
                     scales: scale,
@@ -447,13 +430,7 @@ impl Planner<'_> {
             _ => {
                 let bytes = self.take_constant(id);
                 let values = Constant { bytes }.f32s();
-                Weights::Float(match transposed {
-                    true => (0..values.len())
-                        .map(turn(values.len()))
-                        .map(|i| values[i])
-                        .collect(),
-                    false => values,
-                })
+                Weights::Float(in_rows(values, &shape, transposed))
             }
         }
     }
@@ -495,23 +472,17 @@ impl Planner<'_> {
             stride,
             padding,
         };
-        let plain = geometry
-            == Geometry {
-                kernel: [3, 3],
-                stride: [1, 1],
-                padding: [1; 4],
-            };
         match self.weights(node.inputs[1], false) {
             Weights::Quantized {
                 weights,
                 scales,
                 zeros,
             } if matches!(input.kind, Kind::Levels(_)) => {
-                let input = self.levels_last(&input, 1);
-                let input_spot = self.spot(&input, 1, true);
+                let input = self.channels_last(&input, 1, Merge::Nothing);
+                let input_spot = self.spot(&input, 1);
                 let output = self.chain_output(chain, &[0, 2, 3, 1]);
                 let bias = self.bias(node, outputs);
-                let ending = self.ending(chain, &output, 1, bias, true);
+                let ending = self.ending(chain, &output, 1, bias, Merge::Nothing);
                 self.push_quantized(
                     node, input_spot, geometry, upsample, weights, scales, zeros, ending,
                 );
@@ -519,34 +490,18 @@ impl Planner<'_> {
             weights => {
                 let weights = weights.into_float(outputs);
                 let input = self.float(&input);
-                let mut input = self.channels_last(&input, 1, true);
-                if upsample > 1 && !plain {
+                let mut input = self.channels_last(&input, 1, Merge::Nothing);
+                if upsample > 1 && geometry != Geometry::SAME {
                     input = self.upsampled(&input, upsample);
                     upsample = 1;
                 }
-                let input_spot = self.spot(&input, 1, true);
+                let input_spot = self.spot(&input, 1);
                 let output = self.chain_output(chain, &[0, 2, 3, 1]);
                 let bias = self.bias(node, outputs);
-                let ending = self.ending(chain, &output, 1, bias, true);
+                let ending = self.ending(chain, &output, 1, bias, Merge::Nothing);
                 self.push_float(node, input_spot, geometry, upsample, weights, ending);
             }
         }
-    }
-
-    /// Levels whose rows can be read in whole vectors; anything else is made into such.
-    fn levels_last(&mut self, placed: &Placed, axis: usize) -> Placed {
-        if views(&[placed], axis, placed.shape.len() == 4).is_some() {
-            return placed.clone();
-        }
-        let mut order: Vec<usize> = (0..placed.shape.len())
-            .filter(|&other| other != axis)
-            .collect();
-        order.push(axis);
-        let float = self.float(placed);
-        let float = self.copy(&float, &order);
-        let levels = self.dense(&placed.shape, &order, placed.kind);
-        self.convert("quantize", &float, &levels);
-        levels
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a convolution consists of")]
@@ -607,7 +562,6 @@ impl Planner<'_> {
                 isa,
                 threads: 1,
                 weights: from,
-                thrift: Thrift::Fast,
             };
             let tile = square.then(|| Layer::of(&input, &output).choose(on));
             match tile.flatten() {
@@ -629,23 +583,20 @@ impl Planner<'_> {
         let input = self.operand(node.inputs[0]);
         let shape = self.graph.shape(node.outputs[0]).to_vec();
         let (last, outputs) = (shape.len() - 1, *shape.last().expect("a product has axes"));
-        let order: Vec<usize> = (0..shape.len()).collect();
         let weights = self.weights(node.inputs[1], transposed);
         let quantized = matches!(
             (&weights, input.kind),
             (Weights::Quantized { .. }, Kind::Levels(_))
         );
         let input = match quantized {
-            true => self.levels_last(&input, last),
-            false => {
-                let input = self.float(&input);
-                self.channels_last(&input, last, false)
-            }
+            true => input,
+            false => self.float(&input),
         };
-        let output = self.chain_output(chain, &order);
+        let input = self.channels_last(&input, last, Merge::Everything);
+        let output = self.chain_output(chain, &row_major(&shape));
         let bias = self.bias(node, outputs);
-        let ending = self.ending(chain, &output, last, bias, false);
-        let rows = self.rows(&input, &ending.output.view, last);
+        let ending = self.ending(chain, &output, last, bias, Merge::Everything);
+        let rows = self.rows(&input, &ending.output.view);
         match weights {
             Weights::Quantized {
                 weights,
@@ -671,38 +622,25 @@ impl Planner<'_> {
     }
 
     /// The input of a product along the last axis, its other axes split as those of `output`.
-    fn rows(&mut self, input: &Placed, output: &View, last: usize) -> Spot {
-        let k = input.shape[last];
-        let split = input.reshape(&[output.batch, output.height, output.width, k]);
-        let split = split.unwrap_or_else(|| {
-            let copy = self.row_major(input);
-            copy.reshape(&[output.batch, output.height, output.width, k])
-                .expect("row-major elements")
-        });
-        self.spot(&split, 3, true)
+    fn rows(&mut self, input: &Placed, output: &View) -> Spot {
+        let k = *input.shape.last().expect("a product has axes");
+        let split = self.reshaped(input, &[output.batch, output.height, output.width, k]);
+        self.spot(&split, 3)
     }
 
     fn emit_norm(&mut self, node: &Node, chain: &Chain, normalization: &Normalization) {
         let input = self.operand(node.inputs[0]);
-        let input = self.channels_last(&input, 1, false);
-        let order = input.order();
-        let output = self.chain_output(chain, &order);
-        let both = views(&[&input, &output], 1, false);
-        let (input, both) = match both {
-            Some(both) => (input, both),
-            None => {
-                let copy = self.copy(&input, &output.order());
-                let both = views(&[&copy, &output], 1, false).expect("laid out alike");
-                (copy, both)
-            }
-        };
+        let mut input = self.channels_last(&input, 1, Merge::Pixels);
+        let output = self.chain_output(chain, &input.order());
+        if views(&[&input, &output], 1, Merge::Pixels).is_none() {
+            input = self.copy(&input, &output.order());
+        }
+        let both = views(&[&input, &output], 1, Merge::Pixels).expect("laid out alike");
         let (from, to) = (Spot::new(&input, both[0]), Spot::new(&output, both[1]));
-        let pictures = input.shape[0];
-        let (isa, threads, normalization) =
-            (self.target.isa, self.target.threads, normalization.clone());
+        let (isa, threads) = (self.target.isa, self.target.threads);
+        let normalization = normalization.clone();
         self.push(&node.name, &[from.buffer, to.buffer], move |bases| {
             let (input, output) = (from.operand(bases), to.operand(bases));
-            let (input, output) = (per_picture(input, pictures), per_picture(output, pictures));
             let Normalization {
                 groups,
                 eps,
@@ -726,40 +664,19 @@ impl Planner<'_> {
                 self.float(&placed)
             })
             .collect();
-        // Heads that lie side by side in the channels of one sequence per picture.
-        let side_by_side = |placed: &Placed| {
-            let d = placed.shape[rank - 1];
-            rank == 4 && placed.strides[3] == 1 && (placed.shape[1] == 1 || placed.strides[1] == d)
-        };
-        let heads = if rank == 4 { shape[1] } else { 1 };
-        let joined = rank == 4 && operands.iter().all(side_by_side);
-        let order: Vec<usize> = if rank == 4 {
-            vec![0, 2, 1, 3]
-        } else {
-            (0..rank).collect()
+        let order = match rank {
+            4 => vec![0, 2, 1, 3],
+            _ => row_major(&shape),
         };
         let output = self.chain_output(chain, &order);
-        let mut spots = Vec::new();
-        for placed in operands.iter().chain([&output]) {
-            let is_output = std::ptr::eq(placed, &output);
-            let joined_shape = |p: &Placed| [p.shape[0], 1, p.shape[2], heads * p.shape[3]];
-            let spot = if joined && (!is_output || side_by_side(&output)) {
-                // [b, heads, n, d] → [b, n, heads, d] → [b, 1, n, heads·d]
-                let turned = placed.transpose(&[0, 2, 1, 3]);
-                turned
-                    .reshape(&joined_shape(placed))
-                    .map(|p| self.spot(&p, 3, true))
-            } else {
-                None
-            };
-            spots.push(spot);
+        let heads_joined = operands.iter().chain([&output]).map(heads_side_by_side);
+        match heads_joined.collect::<Option<Vec<Placed>>>() {
+            Some(joined) => {
+                let spots: Vec<Spot> = joined.iter().map(|placed| self.spot(placed, 3)).collect();
+                self.push_attention(node, &spots, shape[1], scale);
+            }
+            None => self.emit_attention_by_head(node, &operands, &output, scale),
         }
-        if spots.iter().any(Option::is_none) {
-            self.emit_attention_by_head(node, &operands, &output, scale);
-            return;
-        }
-        let spots: Vec<Spot> = spots.into_iter().flatten().collect();
-        self.push_attention(node, &spots, heads, scale);
     }
 
     /// Every head a picture of its own.
@@ -770,35 +687,27 @@ impl Planner<'_> {
         output: &Placed,
         scale: f32,
     ) {
-        let rank = output.shape.len();
+        let by_head = |placed: &Placed| {
+            let (batch, rows) = placed.shape.split_at(placed.shape.len() - 2);
+            [batch.iter().product(), 1, rows[0], rows[1]]
+        };
         let mut spots = Vec::new();
         for placed in operands {
-            let (n, d) = (placed.shape[rank - 2], placed.shape[rank - 1]);
-            let batch = placed.shape[..rank - 2].iter().product();
-            let merged = placed
-                .reshape(&[batch, 1, n, d])
-                .filter(|p| d == 1 || p.strides[3] == 1);
-            let merged = match merged {
-                Some(merged) => merged,
-                None => self
-                    .row_major(placed)
-                    .reshape(&[batch, 1, n, d])
-                    .expect("row-major elements"),
-            };
-            spots.push(self.spot(&merged, 3, true));
+            let heads = self.reshaped(placed, &by_head(placed));
+            let heads = self.channels_last(&heads, 3, Merge::Nothing);
+            spots.push(self.spot(&heads, 3));
         }
-        let (n, d) = (output.shape[rank - 2], output.shape[rank - 1]);
-        let batch = output.shape[..rank - 2].iter().product();
-        match output.reshape(&[batch, 1, n, d]) {
-            Some(merged) => {
-                spots.push(self.spot(&merged, 3, true));
+        let shape = by_head(output);
+        match output.reshape(&shape) {
+            Some(heads) => {
+                spots.push(self.spot(&heads, 3));
                 self.push_attention(node, &spots, 1, scale);
             }
             None => {
-                let dense = self.dense(&[batch, 1, n, d], &[0, 1, 2, 3], Kind::Float);
-                spots.push(self.spot(&dense, 3, true));
+                let heads = self.dense(&shape, &row_major(&shape), Kind::Float);
+                spots.push(self.spot(&heads, 3));
                 self.push_attention(node, &spots, 1, scale);
-                let seen = dense.reshape(&output.shape).expect("row-major elements");
+                let seen = heads.reshape(&output.shape).expect("row-major elements");
                 self.convert(&node.name, &seen, output);
             }
         }
@@ -829,10 +738,10 @@ impl Planner<'_> {
         let input = self.operand(node.inputs[0]);
         let input = self.float(&input);
         let last = input.shape.len() - 1;
-        let input = self.channels_last(&input, last, false);
+        let input = self.channels_last(&input, last, Merge::Everything);
         let order = input.order();
         let output = self.destination(node.outputs[0], &order, Kind::Float);
-        let both = views(&[&input, &output], last, false).expect("laid out alike");
+        let both = views(&[&input, &output], last, Merge::Everything).expect("laid out alike");
         let (from, to) = (Spot::new(&input, both[0]), Spot::new(&output, both[1]));
         let (isa, threads) = (self.target.isa, self.target.threads);
         self.push(&node.name, &[from.buffer, to.buffer], move |bases| {
@@ -843,25 +752,19 @@ impl Planner<'_> {
 
     fn emit_mat_mul(&mut self, node: &Node) {
         let shape = self.graph.shape(node.outputs[0]).to_vec();
-        let (rank, order): (usize, Vec<usize>) = (shape.len(), (0..shape.len()).collect());
+        let matrices = |shape: &[usize]| {
+            let (batch, matrix) = shape.split_at(shape.len() - 2);
+            [batch.iter().product(), matrix[0], matrix[1]]
+        };
         let operands = [node.inputs[0], node.inputs[1]].map(|id| {
             let placed = self.operand(id);
             let placed = self.float(&placed);
-            let (m, n) = (placed.shape[rank - 2], placed.shape[rank - 1]);
-            let batch: usize = placed.shape[..rank - 2].iter().product();
-            placed.reshape(&[batch, m, n]).unwrap_or_else(|| {
-                self.row_major(&placed)
-                    .reshape(&[batch, m, n])
-                    .expect("row-major elements")
-            })
+            self.reshaped(&placed, &matrices(&placed.shape))
         });
-        let output = self.dense(&shape, &order, Kind::Float);
-        let batch: usize = shape[..rank - 2].iter().product();
-        let flat = output
-            .reshape(&[batch, shape[rank - 2], shape[rank - 1]])
-            .expect("dense");
+        let output = self.dense(&shape, &row_major(&shape), Kind::Float);
+        let flat = output.reshape(&matrices(&shape)).expect("dense");
         let [a, b] = operands;
-        let (m, k, n) = (flat.shape[1], a.shape[2], flat.shape[2]);
+        let (batch, m, k, n) = (flat.shape[0], flat.shape[1], a.shape[2], flat.shape[2]);
         let product = Product {
             batch: [1, batch],
             m,
@@ -875,7 +778,7 @@ impl Planner<'_> {
             &[a.buffer, b.buffer, output.buffer],
             move |bases| {
                 let matrices = |placed: &Placed| Matrices {
-                    offset: bases.0[placed.buffer.0] + 4 * placed.offset,
+                    offset: bases.at(placed),
                     batch_strides: [0, placed.strides[0]],
                     row_stride: placed.strides[1],
                     column_stride: placed.strides[2],
@@ -895,10 +798,7 @@ impl Planner<'_> {
 
     fn emit_upsample(&mut self, node: &Node) {
         let input = self.operand(node.inputs[0]);
-        let input = match input.kind {
-            Kind::Levels(_) => self.levels_last(&input, 1),
-            _ => self.channels_last(&input, 1, true),
-        };
+        let input = self.channels_last(&input, 1, Merge::Nothing);
         let output = self.destination(node.outputs[0], &[0, 2, 3, 1], input.kind);
         self.push_upsample(&input, &output);
         self.placed[node.outputs[0].0] = Some(output);
@@ -914,7 +814,7 @@ impl Planner<'_> {
     }
 
     fn push_upsample(&mut self, input: &Placed, output: &Placed) {
-        let (from, to) = (self.spot(input, 1, true), self.spot(output, 1, true));
+        let (from, to) = (self.spot(input, 1), self.spot(output, 1));
         let (isa, threads) = (self.target.isa, self.target.threads);
         let element_bytes = input.kind.bytes();
         self.push("upsample", &[from.buffer, to.buffer], move |bases| {
@@ -934,23 +834,12 @@ impl Planner<'_> {
         let input = self.float(&input);
         let shape = self.graph.shape(node.outputs[0]).to_vec();
         let output = self.dense(&shape, &[0, 2, 3, 1], Kind::Float);
-        let zero = self.zeros(&shape);
-        self.copy_into(&node.name, &zero, &output);
+        // One zero that is seen as any shape.
+        let zero = self.constant(&[1], Kind::Float, 0f32.to_le_bytes().to_vec());
+        self.copy_into(&node.name, &zero.broadcast(&shape), &output);
         let middle = output.slice(&[0, 0, top, left], &input.shape);
         self.copy_into(&node.name, &input, &middle);
         self.placed[node.outputs[0].0] = Some(output);
-    }
-
-    /// One zero that is seen as any shape.
-    fn zeros(&mut self, shape: &[usize]) -> Placed {
-        let zero = self.dense(&[1], &[0], Kind::Float);
-        let buffer = &mut self.buffers[zero.buffer.0];
-        buffer.constant = Some(0f32.to_le_bytes().to_vec());
-        buffer.lifetime = super::Lifetime {
-            first: 0,
-            last: usize::MAX,
-        };
-        zero.broadcast(shape)
     }
 
     /// int8 weights that somebody reads as numbers: dequantized now, and kept.
@@ -999,20 +888,14 @@ impl Planner<'_> {
         let mut outputs = Vec::new();
         for id in &node.outputs {
             let value = self.graph.value(*id);
-            let (shape, dtype) = (value.shape.clone(), value.dtype);
-            let kind = match dtype {
-                Dtype::F32 => Kind::Float,
-                other => Kind::Raw(other.bytes()),
-            };
-            let order: Vec<usize> = (0..shape.len()).collect();
-            let placed = self.dense(&shape, &order, kind);
+            let (shape, kind) = (value.shape.clone(), Kind::of(value.dtype));
+            let placed = self.dense(&shape, &row_major(&shape), kind);
             self.placed[id.0] = Some(placed.clone());
             outputs.push(placed);
         }
         let touched: Vec<BufferId> = inputs.iter().chain(&outputs).map(|p| p.buffer).collect();
         self.push(&node.name, &touched, move |bases| {
-            let at =
-                |placed: &Placed| bases.0[placed.buffer.0] + placed.offset * placed.kind.bytes();
+            let at = |placed: &Placed| bases.at(placed);
             let (inputs, outputs) = (
                 inputs.iter().map(at).collect(),
                 outputs.iter().map(at).collect(),
@@ -1045,46 +928,34 @@ impl Weights {
     }
 }
 
+/// `[b, heads, n, d]` as `[b, 1, n, heads·d]`, if the heads lie side by side in the channels.
+fn heads_side_by_side(placed: &Placed) -> Option<Placed> {
+    let &[b, heads, n, d] = placed.shape.as_slice() else {
+        return None;
+    };
+    let consecutive = d == 1 || placed.strides[3] == 1;
+    let beside = heads == 1 || placed.strides[1] == d;
+    let joined = placed
+        .transpose(&[0, 2, 1, 3])
+        .reshape(&[b, 1, n, heads * d]);
+    joined.filter(|_| consecutive && beside)
+}
+
+/// A matrix of this shape in row-major order, transposed if it is to be.
+fn in_rows<T: Copy>(values: Vec<T>, shape: &[usize], transposed: bool) -> Vec<T> {
+    if !transposed {
+        return values;
+    }
+    let (rows, columns) = (shape[0], shape[1]);
+    let column = |column: usize| (0..rows).map(move |row| row * columns + column);
+    let order = (0..columns).flat_map(column);
+    order.map(|i| values[i]).collect()
+}
+
 /// A value as a copy reads or writes it.
 fn strided<'a>(placed: &'a Placed, bases: &Bases) -> Strided<'a> {
     Strided {
-        offset: bases.0[placed.buffer.0] + 4 * placed.offset,
+        offset: bases.at(placed),
         strides: &placed.strides,
     }
-}
-
-/// Whether the two can be seen as pixels of the same picture.
-fn views_of_both(a: &Placed, b: &Placed, channel: usize, exact: bool) -> bool {
-    views(&[a, b], channel, exact).is_some()
-}
-
-/// A view whose pixels may have been merged over pictures, with the pictures apart again.
-fn per_picture(operand: Operand, pictures: usize) -> Operand {
-    let view = operand.view;
-    if view.batch == pictures {
-        return operand;
-    }
-    let view = match (view.batch, view.height) {
-        // All pixels are one row.
-        (1, 1) => {
-            let width = view.width / pictures;
-            View {
-                batch: pictures,
-                width,
-                batch_stride: width * view.pixel_stride,
-                ..view
-            }
-        }
-        // Pictures and rows are one column.
-        _ => {
-            let height = view.height / pictures;
-            View {
-                batch: pictures,
-                height,
-                batch_stride: height * view.row_stride,
-                ..view
-            }
-        }
-    };
-    Operand { view, ..operand }
 }

@@ -1,7 +1,7 @@
 //! Functions of each element, chained: one pass over the data.
 
 use super::super::ir::{Binary, Node, Op, Unary, ValueId};
-use super::super::layout::{Kind, Placed, views};
+use super::super::layout::{Kind, Merge, Placed, views};
 use super::super::operators::elementwise::{Elementwise, Input, Instruction};
 use super::Planner;
 use super::emit::Spot;
@@ -162,7 +162,7 @@ impl Planner<'_> {
                 Unary::Neg => Instruction::Neg(a),
                 Unary::Reciprocal => Instruction::Reciprocal(a),
                 Unary::Abs => Instruction::Abs(a),
-                Unary::Relu => Instruction::LeakyRelu(a, 0.0),
+                Unary::Relu => Instruction::Relu(a),
                 Unary::LeakyRelu(slope) => Instruction::LeakyRelu(a, slope),
             },
             Op::Binary(binary) => {
@@ -215,7 +215,7 @@ impl Planner<'_> {
         for source in inputs {
             prepared.push(match source {
                 Source::Value(placed) => {
-                    let fits = views(&[&to, &placed], channel, false).is_some();
+                    let fits = views(&[&to, &placed], channel, Merge::Everything).is_some();
                     Source::Value(if fits {
                         placed
                     } else {
@@ -230,7 +230,7 @@ impl Planner<'_> {
             Source::Value(placed) => Some(placed),
             Source::Scalar(_) => None,
         }));
-        let views = views(&all, channel, false);
+        let views = views(&all, channel, Merge::Everything);
         let views = views.expect("operands laid out alike can be seen alike");
         let spots: Vec<Spot> = all
             .iter()
@@ -281,7 +281,7 @@ impl Planner<'_> {
 fn common_channel(to: &Placed, inputs: &[Source]) -> usize {
     let fits = |axis: &usize| {
         inputs.iter().all(|source| match source {
-            Source::Value(placed) => views(&[to, placed], *axis, false).is_some(),
+            Source::Value(placed) => views(&[to, placed], *axis, Merge::Everything).is_some(),
             Source::Scalar(_) => true,
         })
     };
@@ -292,13 +292,13 @@ fn common_channel(to: &Placed, inputs: &[Source]) -> usize {
 }
 
 impl Pass {
-    /// Registers 0.. are the inputs in order, then the instructions' results; inputs that are found
-    /// later move the results up, so that code is renumbered when the pass is pushed.
+    /// Reads one more input; the register that holds it.
     fn read(&mut self, source: Source) -> usize {
         self.inputs.push(source);
         self.emit(Instruction::Read(self.inputs.len() - 1))
     }
 
+    /// Adds an instruction; the register that holds its result.
     fn emit(&mut self, instruction: Instruction) -> usize {
         self.code.push(instruction);
         self.code.len() - 1

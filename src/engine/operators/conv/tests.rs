@@ -1,31 +1,8 @@
 //! Convolutions against sums in f64, with every operand that an epilogue can have.
 
 use super::*;
-use crate::engine::operators::{Element, Operand, Quantization};
-
-/// A sequence of numbers that look random.
-pub struct Numbers(pub u64);
-
-impl Numbers {
-    /// The next one, below `end`.
-    pub fn below(&mut self, end: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963);
-        (self.0 >> 33) as usize % end
-    }
-
-    /// The next one, in -1..1.
-    fn real(&mut self) -> f32 {
-        self.below(1 << 20) as f32 / (1 << 19) as f32 - 1.0
-    }
-
-    /// One of `values`.
-    fn of<T: Copy>(&mut self, values: &[T]) -> T {
-        values[self.below(values.len())]
-    }
-}
+use crate::engine::operators::fixture::{Block, LEVELS, Numbers, Places, elements, outcome};
+use crate::engine::operators::{Activation, Element};
 
 /// A convolution to be tested, of the input or of the input enlarged.
 #[derive(Debug, Clone)]
@@ -49,11 +26,7 @@ impl Case {
             stride: [1 + numbers.below(2), 1 + numbers.below(2)],
             padding: std::array::from_fn(|side| numbers.below(kernel[side % 2])),
         };
-        let same = Geometry {
-            kernel: [3, 3],
-            stride: [1, 1],
-            padding: [1; 4],
-        };
+        let same = Geometry::SAME;
         Self {
             input: [
                 1 + numbers.below(2),
@@ -65,106 +38,6 @@ impl Case {
             upsample,
             geometry: if upsample == 1 { geometry } else { same },
         }
-    }
-}
-
-/// A block of memory that begins and ends where [`Memory`] and [`Scratch`] do.
-#[derive(Clone, PartialEq)]
-struct Block(Vec<Line>);
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
-impl Block {
-    /// `len` bytes that are NaN as f32, and 64 more.
-    fn new(len: usize) -> Self {
-        Self(vec![Line([0xff; 64]); len.div_ceil(64) + 1])
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        let len = size_of_val(&*self.0);
-        // SAFETY: a line is 64 bytes.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), len) }
-    }
-
-    /// The number that element `at` of `operand` stands for.
-    fn read(&mut self, operand: &Operand, at: usize, level_bias: i32) -> f32 {
-        let start = operand.view.offset;
-        match operand.element {
-            Element::Float => {
-                let bytes = &self.bytes()[start + 4 * at..][..4];
-                f32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-            }
-            Element::Levels(levels) => {
-                let byte = self.bytes()[start + at];
-                let level = (i32::from(byte) + level_bias) & 0xff;
-                levels.scale * (level - levels.zero) as f32
-            }
-        }
-    }
-
-    /// Fills an operand with numbers.
-    fn fill(&mut self, operand: &Operand, numbers: &mut Numbers) {
-        for at in elements(&operand.view) {
-            let start = operand.view.offset;
-            match operand.element {
-                Element::Float => self.bytes()[start + 4 * at..][..4]
-                    .copy_from_slice(&numbers.real().to_ne_bytes()),
-                Element::Levels(_) => self.bytes()[start + at] = numbers.below(256) as u8,
-            }
-        }
-    }
-}
-
-/// Every element of a view.
-fn elements(view: &View) -> Vec<usize> {
-    (0..view.pixels())
-        .flat_map(|pixel| (0..view.channels).map(move |channel| view.pixel(pixel) + channel))
-        .collect()
-}
-
-/// Places operands one behind the other.
-struct Places<'a> {
-    end: usize,
-    numbers: &'a mut Numbers,
-}
-
-impl Places<'_> {
-    /// An operand of this shape, with gaps between pixels, rows and pictures.
-    fn operand(
-        &mut self,
-        [batch, height, width, channels]: [usize; 4],
-        element: Element,
-    ) -> Operand {
-        let pixel_stride = channels + self.numbers.of(&[0, 0, 1, 7]);
-        let row_stride = width * pixel_stride + self.numbers.of(&[0, 0, 3]);
-        let batch_stride = height * row_stride + self.numbers.of(&[0, 5]);
-        let offset = self.end;
-        self.end = (offset + 4 * batch * batch_stride).next_multiple_of(64);
-        let view = View {
-            offset,
-            batch,
-            height,
-            width,
-            channels,
-            batch_stride,
-            row_stride,
-            pixel_stride,
-        };
-        Operand { view, element }
-    }
-}
-
-/// Asks an instruction set how it stores levels.
-struct LevelBias;
-
-impl Work for LevelBias {
-    type Output = i32;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _simd: S) -> i32 {
-        S::LEVEL_BIAS
     }
 }
 
@@ -193,30 +66,6 @@ fn sum(case: &Case, x: &[f32], weights: &[f32], pixel: [usize; 3], output: usize
     sum
 }
 
-/// Runs an operator, in the one order or the other.
-fn run(operator: &dyn Operator, block: &mut Block, backwards: bool) {
-    let mut own = Block::new(operator.own_bytes());
-    let mut shared = Block::new(operator.shared_bytes());
-    let memory = Memory::new(block.0.as_mut_ptr().cast());
-    let scratch = Scratch {
-        own: own.0.as_mut_ptr().cast(),
-        shared: shared.0.as_mut_ptr().cast(),
-    };
-    for (phase, &tasks) in operator.phases().iter().enumerate() {
-        for task in 0..tasks {
-            let task = if backwards { tasks - 1 - task } else { task };
-            // SAFETY: the block has all operands, the scratch memory is as large as asked for.
-            unsafe { operator.run(phase, task, memory, scratch) };
-        }
-    }
-    let end = operator.own_bytes();
-    assert!(
-        own.bytes()[end..].iter().all(|&byte| byte == 0xff),
-        "{}",
-        operator.describe()
-    );
-}
-
 /// What builds the operator under test.
 type Build<'a> = &'a dyn Fn(Isa, usize, View, &[f32], Epilogue) -> Box<dyn Operator>;
 
@@ -239,11 +88,7 @@ fn check_one(isa: Isa, seed: u64, case: &Case, build: Build) {
         .geometry
         .output([height, width].map(|size| size * case.upsample));
     let shape = [batch, rows, columns, case.outputs];
-    let levels = Element::Levels(Quantization {
-        scale: 0.02,
-        zero: 117,
-    });
-    let elements_of = [Element::Float, levels];
+    let elements_of = [Element::Float, LEVELS];
     let (residual_of, output_of) = (numbers.of(&elements_of), numbers.of(&elements_of));
     let mut places = Places {
         end: 0,
@@ -256,7 +101,7 @@ fn check_one(isa: Isa, seed: u64, case: &Case, build: Build) {
     let added = places.operand([added_batch, 1, 1, case.outputs], Element::Float);
     let mut block = Block::new(places.end);
     for operand in [&input, &residual, &added] {
-        block.fill(operand, &mut numbers);
+        block.fill(operand, &mut numbers, |number| number);
     }
     let size = 1.0 / ((k * case.geometry.taps()) as f32).sqrt();
     let weights: Vec<f32> = (0..case.outputs * k * case.geometry.taps())
@@ -270,25 +115,13 @@ fn check_one(isa: Isa, seed: u64, case: &Case, build: Build) {
         output,
     };
 
-    let results: Vec<Block> = [1, 2, 3]
-        .map(|threads| {
-            let operator = build(isa, threads, input.view, &weights, epilogue.clone());
-            let mut block = block.clone();
-            run(operator.as_ref(), &mut block, threads == 2);
-            block
-        })
-        .into();
-    assert!(
-        results[0] == results[1] && results[0] == results[2],
-        "{isa:?} {case:?}: threads"
-    );
-
-    let bias = isa.run(LevelBias);
+    let mut result = outcome(&block, &output, |threads| {
+        build(isa, threads, input.view, &weights, epilogue.clone())
+    });
     let x: Vec<f32> = elements(&input.view)
         .into_iter()
-        .map(|at| block.read(&input, at, bias))
+        .map(|at| block.read(isa, &input, at))
         .collect();
-    let mut result = results[0].clone();
     for (i, at) in elements(&output.view).into_iter().enumerate() {
         let (pixel, channel) = (i / case.outputs, i % case.outputs);
         let place = [
@@ -299,11 +132,11 @@ fn check_one(isa: Isa, seed: u64, case: &Case, build: Build) {
         let mut want = sum(case, &x, &weights, place, channel) + f64::from(epilogue.bias[channel]);
         if let Some(view) = epilogue.added {
             let picture = if view.batch == 1 { 0 } else { place[0] };
-            want += f64::from(block.read(&added, view.pixel(picture) + channel, bias));
+            want += f64::from(block.read(isa, &added, view.pixel(picture) + channel));
         }
         if let Some(operand) = &epilogue.residual {
             let at = operand.view.pixel(pixel) + channel;
-            want += f64::from(block.read(operand, at, bias));
+            want += f64::from(block.read(isa, operand, at));
         }
         if epilogue.activation == Activation::Silu {
             want /= 1.0 + (-want).exp();
@@ -312,29 +145,13 @@ fn check_one(isa: Isa, seed: u64, case: &Case, build: Build) {
             Element::Float => (f64::MIN, f64::MAX, 1e-5),
             Element::Levels(_) => (-117.0 * 0.02, 138.0 * 0.02, 0.0101),
         };
-        let got = f64::from(result.read(&output, at, bias));
+        let got = f64::from(result.read(isa, &output, at));
         let error = (got - want.clamp(low, high)).abs();
         assert!(
             error < tolerance,
             "{isa:?} {case:?} {epilogue:?} {place:?} {channel}: {got} {want}"
         );
     }
-
-    // Nothing else has changed: neither inputs nor what lies between the output's pixels.
-    let written = if matches!(output.element, Element::Float) {
-        4
-    } else {
-        1
-    };
-    for at in elements(&output.view) {
-        let range = output.view.offset + at * written..output.view.offset + (at + 1) * written;
-        let before: Vec<u8> = block.bytes()[range.clone()].to_vec();
-        result.bytes()[range].copy_from_slice(&before);
-    }
-    assert!(
-        result == block,
-        "{isa:?} {case:?} {epilogue:?}: writes beyond the output"
-    );
 }
 
 /// [`check`] of a [`Conv`].
@@ -355,11 +172,7 @@ fn any_convolution() {
 
 #[test]
 fn weights_in_chunks_and_pixels_in_blocks() {
-    let same = Geometry {
-        kernel: [3, 3],
-        stride: [1, 1],
-        padding: [1; 4],
-    };
+    let same = Geometry::SAME;
     let cases = [
         ([1, 4, 5, 520], 9, same),
         ([1, 18, 17, 20], 36, same),
@@ -395,20 +208,16 @@ fn tasks_divide_the_larger_side_first() {
 fn parts_are_everything_once() {
     for (count, parts) in [(1, 1), (7, 3), (8, 8), (100, 7)] {
         let all: Vec<usize> = (0..parts)
-            .flat_map(|index| part(count, parts, index))
+            .flat_map(|index| share(count, parts, index))
             .collect();
         assert_eq!(all, (0..count).collect::<Vec<_>>());
-        assert!((0..parts).all(|index| part(count, parts, index).len() <= count.div_ceil(parts)));
+        assert!((0..parts).all(|index| share(count, parts, index).len() <= count.div_ceil(parts)));
     }
 }
 
 #[test]
 fn sizes_are_those_of_onnx() {
-    let same = Geometry {
-        kernel: [3, 3],
-        stride: [1, 1],
-        padding: [1; 4],
-    };
+    let same = Geometry::SAME;
     assert_eq!(same.output([5, 8]), [5, 8]);
     let half = Geometry {
         stride: [2, 2],

@@ -1,8 +1,8 @@
 //! Quantized convolutions against sums in i64, with every operand.
 
 use super::*;
-use crate::engine::operators::Quantization;
 use crate::engine::operators::fixture::{Block, LEVELS, Numbers, Places, elements, outcome};
+use crate::engine::operators::{Activation, Quantization, View};
 
 /// A convolution to be tested.
 #[derive(Debug)]
@@ -18,11 +18,7 @@ struct Case {
     scales: Vec<f32>,
 }
 
-const SAME: Geometry = Geometry {
-    kernel: [3, 3],
-    stride: [1, 1],
-    padding: [1; 4],
-};
+const SAME: Geometry = Geometry::SAME;
 
 impl Case {
     fn new(input: [usize; 4], outputs: usize, geometry: Geometry, numbers: &mut Numbers) -> Self {

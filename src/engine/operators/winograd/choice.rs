@@ -26,8 +26,6 @@ pub struct Target {
     pub threads: usize,
     /// Where the weights are when an evaluation needs them.
     pub weights: WeightsFrom,
-    /// What memory is worth.
-    pub thrift: Thrift,
 }
 
 /// Where weights are when they are needed: the last-level cache still has those of the last
@@ -39,22 +37,6 @@ pub enum WeightsFrom {
     /// In memory. All cores together get them as fast as one.
     Memory,
 }
-
-/// What memory is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Thrift {
-    /// Nothing: the fastest is chosen.
-    Fast,
-    /// Larger weights have to pay for themselves: each byte has to save
-    /// some multiplications.
-    Lean,
-}
-
-/// Multiplications that a byte of weights has to save in each evaluation where memory is scarce.
-///
-/// At this price, pictures of 32x32 get tiles of 4x4, those of 16x16 get 2x2, and smaller ones are
-/// convolved directly.
-const LEAN_MACS: f64 = 16.0;
 
 /// Multiplications that a core can do while a byte of weights comes from memory: on the machine
 /// where it was measured, an EPYC with AVX-512, 125 G/s over 30 GB/s. It is assumed of others,
@@ -78,24 +60,16 @@ impl Layer {
         [batch * height.div_ceil(size), width.div_ceil(size)]
     }
 
-    /// The fastest algorithm for this layer, `None` being the direct convolution; with
-    /// [`Thrift::Lean`], the fastest that is worth its weights.
+    /// The fastest algorithm for this layer, `None` being the direct convolution.
     pub fn choose(&self, target: Target) -> Option<OutputTile> {
         if self.outputs <= tile::NARROW {
             return None;
         }
-        let price = match target.thrift {
-            Thrift::Fast => 0.0,
-            Thrift::Lean => LEAN_MACS,
-        };
-        let total = |algorithm| {
-            let work = self.cost(algorithm, target) * target.threads as f64;
-            work + price * self.weight_bytes(algorithm)
-        };
+        let cost = |algorithm| self.cost(algorithm, target);
         let algorithms = [None, Some(OutputTile::Two), Some(OutputTile::Four)];
         algorithms
             .into_iter()
-            .min_by(|&a, &b| total(a).total_cmp(&total(b)))
+            .min_by(|&a, &b| cost(a).total_cmp(&cost(b)))
             .flatten()
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::operators::conv::{Conv, Geometry};
 use crate::engine::operators::fixture::{Block, LEVELS, Numbers, Places, outcome};
-use crate::engine::operators::{Element, Operand};
+use crate::engine::operators::{Activation, Element, Operand};
 
 /// Operands, weights and what the epilogue does with them.
 struct Case {
@@ -269,7 +269,7 @@ fn the_error_is_near_that_of_a_direct_sum() {
 #[test]
 fn the_choice_weighs_products_transforms_and_weights() {
     let isa = Isa::Portable;
-    let choose = |pixels, channels, threads, weights, thrift| {
+    let choose = |pixels, channels, threads, weights| {
         let layer = Layer {
             output: [1, pixels, pixels],
             channels,
@@ -279,11 +279,10 @@ fn the_choice_weighs_products_transforms_and_weights() {
             isa,
             threads,
             weights,
-            thrift,
         })
     };
     let (cache, memory) = (WeightsFrom::Cache, WeightsFrom::Memory);
-    let one = |pixels, channels, weights| choose(pixels, channels, 1, weights, Thrift::Fast);
+    let one = |pixels, channels, weights| choose(pixels, channels, 1, weights);
     assert_eq!(one(32, 128, memory), Some(OutputTile::Four));
     assert_eq!(one(16, 256, memory), Some(OutputTile::Four));
     assert_eq!(one(8, 256, cache), Some(OutputTile::Four));
@@ -293,11 +292,8 @@ fn the_choice_weighs_products_transforms_and_weights() {
     assert_eq!(one(1, 256, cache), None);
     assert_eq!(one(64, 3, cache), None);
     // Four cores wait for the memory as long as one.
-    let four = |pixels, channels, thrift| choose(pixels, channels, 4, memory, thrift);
-    assert_eq!(four(32, 128, Thrift::Fast), Some(OutputTile::Four));
-    assert_eq!(four(16, 256, Thrift::Fast), Some(OutputTile::Two));
-    assert_eq!(four(8, 256, Thrift::Fast), None);
-    assert_eq!(four(32, 128, Thrift::Lean), Some(OutputTile::Four));
-    assert_eq!(four(16, 256, Thrift::Lean), Some(OutputTile::Two));
-    assert_eq!(four(8, 256, Thrift::Lean), None);
+    let four = |pixels, channels| choose(pixels, channels, 4, memory);
+    assert_eq!(four(32, 128), Some(OutputTile::Four));
+    assert_eq!(four(16, 256), Some(OutputTile::Two));
+    assert_eq!(four(8, 256), None);
 }
