@@ -11,6 +11,7 @@
 //! the instruction sets of [`simd`], on the threads of a [`pool`]. What no operator of ours
 //! computes is left to `tract`, node by node.
 
+mod aligned;
 mod arena;
 mod dequantize;
 mod graph;

@@ -96,7 +96,7 @@ pub fn read_limited(path: impl AsRef<Path>, limit_bytes: u64) -> Result<Vec<u8>>
         return Err(too_large(metadata.len().to_string()));
     }
     // A file may grow while it is read.
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
     file.take(limit_bytes.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(failed)?;

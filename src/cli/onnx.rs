@@ -203,8 +203,8 @@ fn load(file: &Path, arrays: Option<&Archive>, threads: usize) -> Result<Network
                 .collect()
         }
     };
-    Network::load(
-        &bytes,
+    Network::load_owned(
+        bytes,
         &file.display().to_string(),
         &Options {
             threads,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use prost::Message;
 use serde::Serialize;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::type_proto::{self, Value};
@@ -9,7 +10,6 @@ use tract_onnx::pb::{
     GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
     tensor_shape_proto,
 };
-use tract_onnx::prelude::Framework;
 
 use crate::error::{Error, Result};
 use crate::npz::Dtype;
@@ -35,12 +35,10 @@ const SHAPED_BY_VALUE: [(&str, usize); 3] = [("ConstantOfShape", 0), ("Expand", 
 /// outside 9 to 24, tensor data outside the file, tensors whose size contradicts their shape or
 /// exceeds 1 GiB, operators that are not known, outputs that nothing computes.
 pub(super) fn decode(bytes: &[u8], place: &str) -> Result<ModelProto> {
-    let mut reader = bytes;
-    let proto = tract_onnx::onnx()
-        .proto_model_for_read(&mut reader)
-        .map_err(|_| {
-            Error::unexpected(place, "an ONNX model", "bytes that do not decode as one")
-        })?;
+    // Not through tract's own reader, which copies all bytes once more before it decodes them.
+    let proto = ModelProto::decode(bytes).map_err(|_| {
+        Error::unexpected(place, "an ONNX model", "bytes that do not decode as one")
+    })?;
     let graph = proto
         .graph
         .as_ref()
@@ -196,9 +194,6 @@ pub(super) fn data_type_of(dtype: Dtype) -> DataType {
         Dtype::Bool => DataType::Bool,
     }
 }
-
-/// [`DataType::Float`] as it stands in a file.
-pub(super) const FLOAT: i32 = DataType::Float as i32;
 
 /// An input or output of a fixed shape.
 pub(super) fn typed_port(name: &str, elem_type: i32, shape: &[usize]) -> ValueInfoProto {

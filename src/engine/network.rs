@@ -9,6 +9,7 @@ use tract_onnx::prelude::*;
 
 use super::graph::{self, bounded_bytes, typed_port};
 use super::import::import;
+use super::ir::Graph;
 use super::legalize::legalize;
 use super::plan::{self, plan};
 use super::program::Program;
@@ -125,10 +126,10 @@ const MOST_KEPT_BYTES: usize = 16 << 20;
 
 /// What depends on the kept inputs alone, and the results for the values they had.
 struct Prologue {
-    model: tract::Model,
+    program: Program,
     /// The kept inputs, as indices into the network's inputs.
     inputs: Vec<usize>,
-    /// The program's inputs that the results are.
+    /// The network's inputs that the results are.
     results: Vec<usize>,
     /// The results one after the other, by the inputs' bytes.
     known: HashMap<Vec<u8>, Vec<u8>>,
@@ -271,7 +272,7 @@ impl Network {
             Engine::Program {
                 program,
                 prologue: Some(prologue),
-            } => prologue.prepare(program, &self.inputs, &self.place),
+            } => prologue.prepare(program, &self.place),
             _ => Ok(()),
         }
     }
@@ -282,13 +283,10 @@ impl Network {
         match &mut self.engine {
             Engine::Program { program, prologue } => {
                 if let Some(prologue) = prologue {
-                    prologue.prepare(program, &self.inputs, &self.place)?;
+                    prologue.prepare(program, &self.place)?;
                     prologue.recall(program);
                 }
-                guarded(&self.place, "evaluated", || {
-                    program.run();
-                    Ok(())
-                })
+                evaluate(program, &self.place)
             }
             Engine::Reference {
                 model,
@@ -335,21 +333,22 @@ impl Network {
 
 impl Prologue {
     /// Makes sure that the results for the inputs as they are now are known.
-    fn prepare(&mut self, program: &mut Program, ports: &[Port], place: &str) -> Result<()> {
+    fn prepare(&mut self, network: &mut Program, place: &str) -> Result<()> {
         self.key.clear();
         for &input in &self.inputs {
-            self.key.extend_from_slice(program.input(input));
+            self.key.extend_from_slice(network.input(input));
         }
         if self.known.contains_key(&self.key) {
             return Ok(());
         }
-        let tensors = self.inputs.iter();
-        let tensors = tensors.map(|&input| tensor(&ports[input], program.input(input), place));
-        let values = self.model.run(tensors.collect::<Result<_>>()?)?;
-        let mut bytes = Vec::new();
-        for value in &values {
-            bytes.extend(computed_bytes(value, Dtype::F32, place)?);
+        for (own, &input) in self.inputs.iter().enumerate() {
+            self.program
+                .input(own)
+                .copy_from_slice(network.input(input));
         }
+        evaluate(&mut self.program, place)?;
+        let outputs = (0..self.results.len()).map(|index| self.program.output(index));
+        let bytes = outputs.collect::<Vec<_>>().concat();
         if (self.known.len() + 1) * bytes.len() > MOST_KEPT_BYTES {
             self.known.clear();
         }
@@ -357,11 +356,11 @@ impl Prologue {
         Ok(())
     }
 
-    /// Gives the results for the key to the program.
-    fn recall(&self, program: &mut Program) {
+    /// Gives the results for the key to the network.
+    fn recall(&self, network: &mut Program) {
         let mut bytes = self.known[&self.key].as_slice();
         for &result in &self.results {
-            let input = program.input(result);
+            let input = network.input(result);
             let (own, rest) = bytes.split_at(input.len());
             input.copy_from_slice(own);
             bytes = rest;
@@ -400,65 +399,71 @@ fn program(
     inputs: &[Port],
     options: &Options,
 ) -> Result<Built> {
-    let prologue = match prologue::split(&mut proto, &options.kept) {
-        None => None,
-        Some(first) => Some(load_prologue(first, &mut proto, inputs, place)?),
-    };
-    let mut graph = import(proto, place)?;
-    verify(&graph, place)?;
-    let rewrites = guarded(place, "loaded", || Ok(rewrite(&mut graph)))?;
-    verify(&graph, place)?;
-    let shapes = graph
-        .outputs
-        .iter()
-        .map(|id| graph.shape(*id).to_vec())
-        .collect();
     let target = plan::Target {
         isa: options.isa,
         threads: options.threads.max(1),
         place,
     };
+    let prologue = match prologue::split(&mut proto, &options.kept) {
+        None => None,
+        Some(first) => Some(Box::new(load_prologue(first, &mut proto, inputs, target)?)),
+    };
+    let (graph, rewrites) = rewritten(proto, place)?;
+    let outputs = graph.outputs.iter();
+    let shapes = outputs.map(|id| graph.shape(*id).to_vec()).collect();
     let program = Box::new(guarded(place, "loaded", || Ok(plan(graph, target)))??);
-    Ok((
-        Engine::Program {
-            program,
-            prologue: prologue.map(Box::new),
-        },
-        shapes,
-        rewrites,
-    ))
+    Ok((Engine::Program { program, prologue }, shapes, rewrites))
 }
 
-/// Loads the prologue and makes its results inputs of the rest.
+/// The graph of `proto`, ready to be planned, and the rewrites that were applied to it.
+fn rewritten(proto: ModelProto, place: &str) -> Result<(Graph, Vec<(&'static str, usize)>)> {
+    let mut graph = import(proto, place)?;
+    verify(&graph, place)?;
+    let rewrites = guarded(place, "loaded", || Ok(rewrite(&mut graph)))?;
+    verify(&graph, place)?;
+    Ok((graph, rewrites))
+}
+
+/// Runs all steps; a panic of tract's inside one becomes an error.
+fn evaluate(program: &mut Program, place: &str) -> Result<()> {
+    guarded(place, "evaluated", || {
+        program.run();
+        Ok(())
+    })
+}
+
+/// Loads the prologue and makes its results inputs of the rest. It is small and runs once a step:
+/// one thread is enough.
 fn load_prologue(
     first: ModelProto,
     rest: &mut ModelProto,
     inputs: &[Port],
-    place: &str,
+    target: plan::Target,
 ) -> Result<Prologue> {
-    let graph = graph::graph(&first);
     let index = |name: &str| inputs.iter().position(|port| port.name == name);
-    let kept = graph
-        .input
-        .iter()
-        .filter_map(|input| index(&input.name))
-        .collect();
-    let names: Vec<String> = graph
-        .output
-        .iter()
-        .map(|output| output.name.clone())
-        .collect();
-    let model = tract::Model::load(first, place)?;
+    let kept = graph::graph(&first).input.iter();
+    let kept = kept.filter_map(|input| index(&input.name)).collect();
+    let (graph, _) = rewritten(first, target.place)?;
     let rest = rest
         .graph
         .as_mut()
         .expect("decode refuses a model without a graph");
-    let results = (inputs.len()..inputs.len() + names.len()).collect();
-    let ports = names.iter().zip(&model.output_shapes);
-    rest.input
-        .extend(ports.map(|(name, shape)| typed_port(name, graph::FLOAT, shape)));
+    let results = (inputs.len()..inputs.len() + graph.outputs.len()).collect();
+    rest.input.extend(graph.outputs.iter().map(|id| {
+        let value = graph.value(*id);
+        typed_port(
+            &value.name,
+            graph::data_type_of(value.dtype) as i32,
+            &value.shape,
+        )
+    }));
+    let target = plan::Target {
+        threads: 1,
+        ..target
+    };
+    let program = guarded(target.place, "loaded", || Ok(plan(graph, target)))??;
     Ok(Prologue {
-        model,
+        program,
         inputs: kept,
         results,
         known: HashMap::new(),

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::aligned::Aligned;
 use super::operators::{ALIGNMENT, Memory, Operator, Scratch};
 use super::pool::Pool;
 
@@ -28,10 +29,10 @@ struct Phase {
 pub(super) struct Program {
     steps: Vec<Step>,
     phases: Vec<Phase>,
-    memory: Block,
+    memory: Aligned<u8>,
     /// One for each thread, then the one they share.
     own_bytes: usize,
-    scratch: Block,
+    scratch: Aligned<u8>,
     inputs: Vec<Range<usize>>,
     outputs: Vec<Range<usize>>,
     pool: Pool,
@@ -47,9 +48,9 @@ impl Program {
         outputs: Vec<Range<usize>>,
         threads: usize,
     ) -> Self {
-        let mut memory = Block::zeroed(bytes);
+        let mut memory = Aligned::zeroed(bytes.next_multiple_of(ALIGNMENT));
         for (offset, constant) in constants {
-            memory.bytes_mut()[*offset..][..constant.len()].copy_from_slice(constant);
+            memory[*offset..][..constant.len()].copy_from_slice(constant);
         }
         let phases = steps.iter().enumerate().flat_map(|(step, s)| {
             let phases = s.operator.phases().iter().enumerate();
@@ -63,7 +64,7 @@ impl Program {
         let own_bytes = largest(|operator| operator.own_bytes());
         let shared_bytes = largest(|operator| operator.shared_bytes());
         let pool = Pool::new(threads);
-        let scratch = Block::zeroed(own_bytes * pool.threads() + shared_bytes);
+        let scratch = Aligned::zeroed(own_bytes * pool.threads() + shared_bytes);
         Self {
             steps,
             phases,
@@ -78,12 +79,12 @@ impl Program {
 
     /// The bytes of an input, to be written before [`Program::run`].
     pub fn input(&mut self, index: usize) -> &mut [u8] {
-        &mut self.memory.bytes_mut()[self.inputs[index].clone()]
+        &mut self.memory[self.inputs[index].clone()]
     }
 
     /// The bytes of an output, after [`Program::run`].
     pub fn output(&self, index: usize) -> &[u8] {
-        &self.memory.bytes()[self.outputs[index].clone()]
+        &self.memory[self.outputs[index].clone()]
     }
 
     /// The steps, in order.
@@ -94,8 +95,8 @@ impl Program {
     /// Runs all steps.
     pub fn run(&mut self) {
         let (phases, steps, own_bytes) = (&self.phases, &self.steps, self.own_bytes);
-        let memory = Memory::new(self.memory.bytes_mut().as_mut_ptr());
-        let scratch = Memory::new(self.scratch.bytes_mut().as_mut_ptr());
+        let memory = Memory::new(self.memory.as_mut_ptr());
+        let scratch = Memory::new(self.scratch.as_mut_ptr());
         let threads = self.pool.threads();
         self.pool.run_program(
             phases.len(),
@@ -132,32 +133,5 @@ impl Program {
         }
         self.phases = phases;
         elapsed
-    }
-}
-
-/// Zeroed memory at a multiple of [`ALIGNMENT`].
-#[derive(Debug)]
-struct Block(Vec<Line>);
-
-/// As large and as aligned as [`ALIGNMENT`] says.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; ALIGNMENT]);
-
-impl Block {
-    fn zeroed(bytes: usize) -> Self {
-        Self(vec![Line([0; ALIGNMENT]); bytes.div_ceil(ALIGNMENT)])
-    }
-
-    fn bytes(&self) -> &[u8] {
-        let len = self.0.len() * ALIGNMENT;
-        // SAFETY: a line is ALIGNMENT bytes without padding, and all of them are initialized.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), len) }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        let len = self.0.len() * ALIGNMENT;
-        // SAFETY: as above, and `self` is borrowed for as long as the slice.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), len) }
     }
 }

@@ -1,8 +1,8 @@
 //! What depends on the time step and the class alone is computed once.
 //!
-//! The nodes between those inputs and the rest of the network become a model of their own, run by
-//! tract once per kept step, before the first one; in the network that is left, what they compute
-//! are inputs.
+//! The nodes between those inputs and the rest of the network become a model of their own, run
+//! once per kept step, before the first one; in the network that is left, what they compute are
+//! inputs.
 
 use std::collections::{HashMap, HashSet};
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const OWNED: &[(&str, &str)] = &[
     ("tract_onnx", "engine"),
     ("tract_linalg", "engine"),
+    ("prost", "engine"),
     ("clap", "cli"),
     ("anyhow", "cli"),
     ("png", "picture"),

@@ -11,6 +11,7 @@ use super::conv::Geometry;
 use super::epilogue::{Place, finish};
 use super::window::Window;
 use super::{ALIGNMENT, Element, Epilogue, Memory, Operand, Operator, Scratch, share};
+use crate::engine::aligned::Aligned;
 use crate::engine::simd::{Isa, QScale, Simd, Work};
 
 /// Pixels whose pointers are found at once, and which use a panel of weights one after the other.
@@ -164,20 +165,12 @@ struct Panels {
     /// Taps of the kernel, times the terms of a weight.
     taps: usize,
     /// `[panel][tap][group][column][k in group]`
-    weights: Vec<Line>,
+    weights: Aligned<i8>,
     /// `[panel][column]`: what turns a sum over stored bytes into one over `level - zero`.
     start: Vec<i32>,
     /// `[panel][column]`: what such a sum is multiplied by.
     steps: Vec<f32>,
 }
-
-/// A cache line of weights.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([i8; LINE]);
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// How many i8 a weight of -255..=255 is the sum of.
 fn terms(weight: i32) -> usize {
@@ -210,17 +203,19 @@ impl Panels {
             zeros.is_none_or(|zeros| zeros.len() == outputs),
             "zero points of {outputs}"
         );
-        let differences = |output: usize| {
-            let zero = zeros.map_or(0, |zeros| zeros[output]);
-            weights[output * k * taps..][..k * taps]
+        let zero_of = |output: usize| zeros.map_or(0, |zeros| zeros[output]);
+        let kernels = |output: usize| &weights[output * k * taps..][..k * taps];
+        let terms = |output| {
+            let differences = kernels(output)
                 .iter()
-                .map(move |&w| i32::from(w) - zero)
+                .map(|&w| i32::from(w) - zero_of(output));
+            differences.map(terms).max().unwrap_or(1)
         };
-        let terms = (0..outputs)
-            .flat_map(differences)
-            .map(terms)
-            .max()
-            .unwrap_or(1);
+        // An i8 is one, as it is.
+        let terms = match zeros {
+            None => 1,
+            Some(_) => (0..outputs).map(terms).max().unwrap_or(1),
+        };
         assert!(
             k * taps * terms <= i32::MAX as usize / (255 * 128),
             "{k} x {taps} products"
@@ -229,25 +224,27 @@ impl Panels {
         let (count, groups) = (outputs.div_ceil(tile.columns), k.div_ceil(tile.group));
         let bytes = terms * taps * groups * tile.columns * tile.group;
         let tap_bytes = groups * tile.columns * tile.group;
-        let mut packed = vec![Line([0; LINE]); (count * bytes).div_ceil(LINE)];
+        let mut packed = Aligned::zeroed(count * bytes);
         let mut start = vec![0; count * tile.columns];
         for (output, start) in start.iter_mut().enumerate().take(outputs) {
             let (panel, column) = (output / tile.columns, output % tile.columns);
-            let mut differences = differences(output);
-            for k in 0..k {
-                let first = k / tile.group * tile.columns + column;
-                let first = panel * bytes + first * tile.group + k % tile.group;
-                for (tap, difference) in differences.by_ref().take(taps).enumerate() {
-                    let mut rest = difference;
-                    for term in 0..terms {
-                        let at = first + (term * taps + tap) * tap_bytes;
-                        let weight = rest.clamp(-128, 127);
-                        packed[at / LINE].0[at % LINE] = weight as i8;
-                        rest -= weight;
+            let mut sum = 0;
+            for (group, kernels) in kernels(output).chunks(tile.group * taps).enumerate() {
+                let first = panel * bytes + (group * tile.columns + column) * tile.group;
+                for tap in 0..taps {
+                    let column = kernels[tap..].iter().step_by(taps);
+                    for (i, &weight) in column.enumerate() {
+                        let mut rest = i32::from(weight) - zero_of(output);
+                        sum += rest;
+                        for term in 0..terms {
+                            let at = first + (term * taps + tap) * tap_bytes + i;
+                            packed[at] = rest.clamp(-128, 127) as i8;
+                            rest -= i32::from(packed[at]);
+                        }
                     }
-                    *start -= zero * difference;
                 }
             }
+            *start = -zero * sum;
         }
         let step = |column| {
             if column < outputs {
@@ -270,10 +267,7 @@ impl Panels {
     /// The weights of a panel.
     #[inline(always)]
     fn panel(&self, panel: usize) -> *const i8 {
-        self.weights
-            .as_ptr()
-            .cast::<i8>()
-            .wrapping_add(panel * self.bytes)
+        self.weights.as_ptr().wrapping_add(panel * self.bytes)
     }
 
     /// What makes numbers of the sums of a panel of `columns`.

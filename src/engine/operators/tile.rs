@@ -4,6 +4,7 @@
 //! [`Simd::TILE`] large; lower ones serve products of few rows, and where there are few columns, so
 //! that most of a tile's would be 0, a narrow one adds up along the rows instead.
 
+use crate::engine::aligned::Aligned;
 use crate::engine::simd::{Isa, Simd, Work};
 
 /// Rows of the tallest tile of any instruction set.
@@ -39,20 +40,15 @@ fn lanes(isa: Isa) -> usize {
 
 /// Packed weights: panels `[tap][k][column]`, as wide as a tile. The columns behind the last
 /// output are 0.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Panels {
-    lines: Vec<Line>,
-    /// Lines of one panel.
+    values: Aligned<f32>,
+    /// Values from one panel to the next, whole cache lines.
     stride: usize,
 }
 
 /// f32 in one cache line.
 pub const LINE: usize = 16;
-
-/// A cache line of weights.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; LINE]);
 
 impl Panels {
     /// Packs `[outputs][k][taps]` weights (in ONNX: OIHW), of which `weight(output, k, tap)` is
@@ -104,32 +100,28 @@ impl Panels {
 
     /// `count` panels of `len` values, which `fill(panel, values)` sets; they are 0 before.
     pub(super) fn fill(count: usize, len: usize, fill: impl Fn(usize, &mut [f32])) -> Self {
-        let stride = len.div_ceil(LINE);
-        let mut lines = vec![Line([0.0; LINE]); count * stride];
-        for (panel, lines) in lines.chunks_exact_mut(stride).enumerate() {
-            let values = lines.as_mut_ptr().cast::<f32>();
-            // SAFETY: a line is `LINE` values and nothing else.
-            fill(panel, unsafe {
-                std::slice::from_raw_parts_mut(values, LINE * lines.len())
-            });
+        let stride = len.next_multiple_of(LINE);
+        let mut values = Aligned::zeroed(count * stride);
+        for (panel, values) in values.chunks_exact_mut(stride).enumerate() {
+            fill(panel, values);
         }
-        Self { lines, stride }
+        Self { values, stride }
     }
 
     /// The number of panels.
     pub fn count(&self) -> usize {
-        self.lines.len() / self.stride
+        self.values.len() / self.stride
     }
 
     /// The weights of one panel, for [`tile`].
     #[inline(always)]
     pub fn panel(&self, index: usize) -> *const f32 {
-        self.lines[index * self.stride..].as_ptr().cast()
+        self.values[index * self.stride..].as_ptr()
     }
 
     /// Bytes of all of them.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.lines)
+        size_of_val(&*self.values)
     }
 }
 

@@ -83,9 +83,14 @@ impl Ending {
     }
 }
 
-/// Weights on their way into an operator.
+/// Weights on their way into an operator, as they lie in the file: what has to be made of them is
+/// made when the operator is, so that it exists for one operator at a time.
 enum Weights {
-    Float(Vec<f32>),
+    Float {
+        bytes: Vec<u8>,
+        shape: Vec<usize>,
+        transposed: bool,
+    },
     Quantized {
         weights: Vec<i8>,
         scales: Vec<f32>,
@@ -429,8 +434,11 @@ impl Planner<'_> {
             }
             _ => {
                 let bytes = self.take_constant(id);
-                let values = Constant { bytes }.f32s();
-                Weights::Float(in_rows(values, &shape, transposed))
+                Weights::Float {
+                    bytes,
+                    shape,
+                    transposed,
+                }
             }
         }
     }
@@ -488,7 +496,6 @@ impl Planner<'_> {
                 );
             }
             weights => {
-                let weights = weights.into_float(outputs);
                 let input = self.float(&input);
                 let mut input = self.channels_last(&input, 1, Merge::Nothing);
                 if upsample > 1 && geometry != Geometry::SAME {
@@ -540,7 +547,7 @@ impl Planner<'_> {
         input: Spot,
         geometry: Geometry,
         upsample: usize,
-        weights: Vec<f32>,
+        weights: Weights,
         ending: Ending,
     ) {
         let (isa, threads) = (self.target.isa, self.target.threads);
@@ -552,6 +559,7 @@ impl Planner<'_> {
         self.push(&node.name, &touched, move |bases| {
             let (input, epilogue) = (input.view(bases), ending.epilogue(bases));
             let output = epilogue.output.view;
+            let weights = weights.into_float(output.channels);
             let square = geometry.kernel == [3, 3] && geometry.stride == [1, 1];
             if upsample > 1 {
                 return Box::new(Upsampled::new(isa, threads, input, &weights, epilogue))
@@ -615,7 +623,6 @@ impl Planner<'_> {
                 );
             }
             weights => {
-                let weights = weights.into_float(outputs);
                 self.push_float(node, rows, Geometry::POINT, 1, weights, ending);
             }
         }
@@ -910,7 +917,11 @@ impl Weights {
     /// As f32, `[outputs, ..]`.
     fn into_float(self, outputs: usize) -> Vec<f32> {
         match self {
-            Self::Float(weights) => weights,
+            Self::Float {
+                bytes,
+                shape,
+                transposed,
+            } => in_rows(Constant { bytes }.f32s(), &shape, transposed),
             Self::Quantized {
                 weights,
                 scales,
