@@ -125,6 +125,19 @@ pub trait Simd: Copy + Send + Sync + std::fmt::Debug + 'static {
         acc: Self::F32,
     ) -> Self::F32;
 
+    /// One tile of a matrix product of `R` rows and `V` vectors of columns, or `false` and nothing done
+    /// where [`Simd::mul_add_lane`] serves as well: `out[r][c] = Σ_tap Σ_k rows[tap · R + r][k] ·
+    /// w[tap][k][c]`, in that order, plus what is in `out` before if `add`.
+    ///
+    /// # Safety
+    ///
+    /// As [`Tile`] says, whose rows are `R` and whose columns are `V · LANES`.
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const V: usize>(self, tile: Tile) -> bool {
+        let _ = tile;
+        false
+    }
+
     /// Copies a block of 4 x 4 values, bit by bit, so that rows become columns:
     /// `to[j · to_stride + i] = from[i · from_stride + j]`.
     ///
@@ -227,6 +240,25 @@ pub trait Simd: Copy + Send + Sync + std::fmt::Debug + 'static {
             }
         }
     }
+}
+
+/// The operands of [`Simd::tile`].
+#[derive(Debug, Clone, Copy)]
+pub struct Tile {
+    /// Pointers to the rows, `[taps][rows]`.
+    pub rows: *const *const f32,
+    /// Matrices that are multiplied and summed.
+    pub taps: usize,
+    /// Readable values of a row.
+    pub k: usize,
+    /// Weights, `[taps][k][columns]`.
+    pub w: *const f32,
+    /// The sums: rows of so many columns.
+    pub out: *mut f32,
+    /// From one row of sums to the next, in values.
+    pub out_stride: usize,
+    /// Whether `out` holds sums already.
+    pub add: bool,
 }
 
 /// What makes numbers of a quantized matrix product's sums: one value per column of a tile.

@@ -12,7 +12,7 @@ use super::copy::tasks;
 use super::epilogue::finish;
 use super::math::exp;
 use super::matmul::{block_tiles, copy_row, fills, pack_panel};
-use super::tile::{self, Ahead, Operands, columns, tile};
+use super::tile::{self, Ahead, LINE, Operands, columns};
 use super::{ALIGNMENT, Activation, Epilogue, Memory, Operand, Operator, Scratch, View, share};
 use crate::engine::simd::{Isa, Simd, Work};
 
@@ -148,6 +148,12 @@ impl Attention {
         (BLOCK_KEYS / self.tile[1]).min(self.key_panels())
     }
 
+    /// From the scores of one query to those of the next: a line more than there are, since strides
+    /// that are powers of two would crowd them into a few sets of a cache.
+    fn score_stride(&self) -> usize {
+        self.block_panels() * self.tile[1] + LINE
+    }
+
     /// f32 values of all panels of a unit.
     fn unit_len(&self) -> usize {
         let columns = self.tile[1];
@@ -164,7 +170,7 @@ impl Attention {
             0
         };
         let floats = [
-            queries * keys,
+            queries * (keys + LINE),
             queries * self.value_panels() * columns,
             queries,
             queries,
@@ -173,8 +179,7 @@ impl Attention {
         ];
         let [scores, sums, maxima, totals, corrections, panels] =
             floats.map(|len| len * size_of::<f32>());
-        let pointers = [queries, queries * self.block_panels()];
-        let [query_rows, score_rows] = pointers.map(|len| len * size_of::<*const f32>());
+        let [query_rows, score_rows] = [queries, queries].map(|len| len * size_of::<*const f32>());
         let lens = [
             scores,
             sums,
@@ -369,7 +374,8 @@ const OWN_PARTS: usize = 8;
 /// A thread's own memory, for a block of queries: R rows a tile, C columns.
 #[derive(Debug, Clone, Copy)]
 struct Own {
-    /// What the queries think of a block of keys: `[tile][panel][R][C]`.
+    /// What the queries think of a block of keys: a row for each, [`Attention::score_stride`] values
+    /// from one to the next.
     scores: *mut f32,
     /// Values so far, each times the exponential of its score: `[tile][panel][R][C]`.
     sums: *mut f32,
@@ -381,7 +387,7 @@ struct Own {
     corrections: *mut f32,
     /// The queries' channels.
     query_rows: *mut *const f32,
-    /// The rows of `scores`: `[tile][panel][R]`.
+    /// The rows of `scores`.
     score_rows: *mut *const f32,
     /// Keys and values, where they are not shared.
     panels: *mut f32,
@@ -411,9 +417,11 @@ impl Own {
             start.cast::<f32>()
         });
         let (query_rows, score_rows) = (query_rows.cast(), score_rows.cast::<*const f32>());
-        for row in 0..attention.block_tiles * attention.block_panels() * S::TILE.0 {
+        for row in 0..attention.block_tiles * S::TILE.0 {
             // SAFETY: that is how many rows the scores have.
-            unsafe { *score_rows.add(row) = scores.add(row * columns::<S>()).cast_const() };
+            unsafe {
+                *score_rows.add(row) = scores.add(row * attention.score_stride()).cast_const()
+            };
         }
         Self {
             scores,
@@ -495,13 +503,11 @@ impl<'a> Block<'a> {
         0..self.queries.len().div_ceil(S::TILE.0)
     }
 
-    /// The scores of a tile of queries with the panel `panel` of a block of keys.
+    /// The scores of a tile of queries from the panel `panel` of a block of keys on.
     #[inline(always)]
     fn scores<S: Simd>(&self, tile: usize, panel: usize) -> *mut f32 {
-        let index = tile * self.attention.block_panels() + panel;
-        self.own
-            .scores
-            .wrapping_add(index * S::TILE.0 * columns::<S>())
+        let row = tile * S::TILE.0 * self.attention.score_stride();
+        self.own.scores.wrapping_add(row + panel * columns::<S>())
     }
 
     /// The sums of a tile of queries for a panel of the values' channels.
@@ -521,6 +527,7 @@ impl<'a> Block<'a> {
     #[inline(always)]
     unsafe fn score<S: Simd>(&self, simd: S, block: Range<usize>) {
         let (depth, width) = (self.attention.depth(), columns::<S>());
+        let stride = self.attention.score_stride();
         for (index, panel) in block.enumerate() {
             let present = (self.attention.key.width - panel * width).min(width);
             for t in self.tiles::<S>() {
@@ -528,18 +535,21 @@ impl<'a> Block<'a> {
                 // SAFETY: panel and tile are within the block; the caller vouches for the rest.
                 unsafe {
                     let w = self.panels.add(panel * width * depth);
-                    tile(
-                        simd,
-                        self.own.query_rows.add(t * S::TILE.0),
-                        1,
-                        depth,
+                    Operands {
+                        rows: self.own.query_rows.add(t * S::TILE.0),
+                        taps: 1,
+                        k: depth,
                         w,
-                        scores,
-                    );
+                        out: scores,
+                        out_stride: stride,
+                        add: false,
+                        ahead: Ahead { from: w, lines: 0 },
+                    }
+                    .multiply(simd, S::TILE.0);
                     // The last panel may have columns for which there is no key.
                     for row in 0..S::TILE.0 {
                         for column in present..width {
-                            *scores.add(row * width + column) = f32::NEG_INFINITY;
+                            *scores.add(row * stride + column) = f32::NEG_INFINITY;
                         }
                     }
                 }
@@ -556,10 +566,7 @@ impl<'a> Block<'a> {
     #[inline(always)]
     unsafe fn exponentiate<S: Simd>(&self, simd: S, t: usize, panels: usize) {
         let scores = self.scores::<S>(t, 0);
-        let vector = |row: usize, panel: usize, v: usize| {
-            let rows = panel * S::TILE.0 + row;
-            scores.wrapping_add(rows * columns::<S>() + v * S::LANES)
-        };
+        let (stride, len) = (self.attention.score_stride(), panels * columns::<S>());
         let first = t * S::TILE.0;
         let rows = (self.queries.len() - first).min(S::TILE.0);
         let [maxima, totals, corrections] =
@@ -570,11 +577,10 @@ impl<'a> Block<'a> {
         // SAFETY: rows and panels are within the block; the caller vouches for the rest.
         unsafe {
             for row in 0..rows {
-                let mut largest = simd.load(vector(row, 0, 0));
-                for panel in 0..panels {
-                    for v in 0..S::TILE.1 {
-                        largest = simd.max(largest, simd.load(vector(row, panel, v)));
-                    }
+                let scores = scores.add(row * stride);
+                let mut largest = simd.load(scores);
+                for key in (0..len).step_by(S::LANES) {
+                    largest = simd.max(largest, simd.load(scores.add(key)));
                 }
                 let before = *maxima.add(row);
                 let maximum = before.max(simd.largest(largest));
@@ -591,13 +597,11 @@ impl<'a> Block<'a> {
             for row in 0..rows {
                 let maximum = simd.splat(*maxima.add(row));
                 let mut total = simd.splat(0.0);
-                for panel in 0..panels {
-                    for v in 0..S::TILE.1 {
-                        let score = simd.load(vector(row, panel, v));
-                        let weight = exp(simd, simd.sub(score, maximum));
-                        simd.store(vector(row, panel, v), weight);
-                        total = simd.add(total, weight);
-                    }
+                let scores = scores.add(row * stride);
+                for key in (0..len).step_by(S::LANES) {
+                    let weight = exp(simd, simd.sub(simd.load(scores.add(key)), maximum));
+                    simd.store(scores.add(key), weight);
+                    total = simd.add(total, weight);
                 }
                 *totals.add(row) += simd.sum(total);
             }
@@ -612,11 +616,12 @@ impl<'a> Block<'a> {
     #[inline(always)]
     unsafe fn sum<S: Simd>(&self, simd: S, block: Range<usize>) {
         let (attention, own, width) = (self.attention, self.own, columns::<S>());
+        // A panel that is not full goes on with scores that are 0; alone, it would be most of the sum.
         let keys = attention.key.width - block.start * width;
-        let [taps, k] = if keys < width {
-            [1, keys]
+        let k = if keys < width {
+            keys
         } else {
-            [block.len(), width]
+            block.len() * width
         };
         for panel in 0..attention.value_panels() {
             let values = attention.values::<S>(self.panels, panel);
@@ -632,14 +637,15 @@ impl<'a> Block<'a> {
                     if add {
                         scale_rows(simd, sums, own.corrections.add(first), S::TILE.0);
                     }
-                    let rows = own.score_rows.add(first * attention.block_panels());
+                    let rows = own.score_rows.add(first);
                     let ahead = Ahead { from: w, lines: 0 };
                     Operands {
                         rows,
-                        taps,
+                        taps: 1,
                         k,
                         w,
                         out: sums,
+                        out_stride: width,
                         add,
                         ahead,
                     }

@@ -135,7 +135,7 @@ impl Conv {
         let [_, columns] = tile::shape(isa);
         let shape = [outputs, k, taps];
         let weight = |output, i, tap| weights[(output * k + i) * taps + tap];
-        let (columns, weights) = if outputs <= NARROW && k >= columns / 2 {
+        let (columns, weights) = if outputs <= NARROW && k >= tile::lanes(isa) {
             (NARROW, Panels::pack_narrow(isa, shape, weight))
         } else {
             (columns, Panels::pack(isa, shape, weight))
@@ -359,6 +359,7 @@ impl Task<'_> {
                             k,
                             w,
                             out,
+                            out_stride: tile::columns::<S>(),
                             add,
                             ahead,
                         };

@@ -144,15 +144,18 @@ impl Tile<'_> {
         let residual_view = epilogue.residual.map_or(*view, |operand| operand.view);
         let bias = epilogue.bias[channels.clone()].as_ptr();
         let mut place = Place::of(view, pixels.start);
-        for row in 0..pixels.len() {
+        let mut sums = sums;
+        let mut left = pixels.len();
+        while left > 0 {
+            // Along a row of the picture, everything goes on at the same distance.
+            let run = left.min(view.width - place.x);
             let added = epilogue.added.map(|view| {
                 let picture = if view.batch == 1 { 0 } else { place.picture };
                 let at = picture * view.batch_stride + channels.start;
                 memory.at::<f32>(view.offset).wrapping_add(at).cast_const()
             });
-            let row = Row::<_, _, ADD, SILU> {
-                // SAFETY: the tile has the row.
-                sums: unsafe { sums.add(row * stride) },
+            let mut row = Row::<_, _, ADD, SILU> {
+                sums,
                 bias,
                 added,
                 residual,
@@ -160,18 +163,32 @@ impl Tile<'_> {
                 output,
                 output_at: place.offset(view) + channels.start,
             };
-            let mut first = 0;
-            // SAFETY: the channels are within the tile and within every operand: the caller
-            // vouches for both.
-            unsafe {
-                while first + S::LANES <= channels.len() {
-                    row.finish(simd, first, S::LANES);
-                    first += S::LANES;
+            for _ in 0..run {
+                let mut first = 0;
+                // SAFETY: the tile has the row; the channels are within it and within every
+                // operand: the caller vouches for both.
+                unsafe {
+                    while first + S::TILE.1 * S::LANES <= channels.len() {
+                        for _ in 0..S::TILE.1 {
+                            row.finish(simd, first, S::LANES);
+                            first += S::LANES;
+                        }
+                    }
+                    while first + S::LANES <= channels.len() {
+                        row.finish(simd, first, S::LANES);
+                        first += S::LANES;
+                    }
+                    if first < channels.len() {
+                        row.finish(simd, first, channels.len() - first);
+                    }
                 }
-                if first < channels.len() {
-                    row.finish(simd, first, channels.len() - first);
-                }
+                row.sums = row.sums.wrapping_add(stride);
+                row.residual_at += residual_view.pixel_stride;
+                row.output_at += view.pixel_stride;
             }
+            sums = row.sums;
+            left -= run;
+            place.x += run - 1;
             place.advance(view.height, view.width);
         }
     }

@@ -5,7 +5,7 @@
 //! that most of a tile's would be 0, a narrow one adds up along the rows instead.
 
 use crate::engine::aligned::Aligned;
-use crate::engine::simd::{Isa, Simd, Work};
+use crate::engine::simd::{Isa, Simd, Tile, Work};
 
 /// Rows of the tallest tile of any instruction set.
 pub const ROWS_MAX: usize = 8;
@@ -20,22 +20,34 @@ pub const NARROW: usize = 4;
 
 /// Rows and columns of a tile.
 pub fn shape(isa: Isa) -> [usize; 2] {
-    struct Shape;
-    impl Work for Shape {
-        type Output = [usize; 2];
-
-        #[inline(always)]
-        fn run<S: Simd>(self, _simd: S) -> [usize; 2] {
-            [S::TILE.0, columns::<S>()]
-        }
-    }
-    isa.run(Shape)
+    let Shape { rows, columns, .. } = isa.run(AskShape);
+    [rows, columns]
 }
 
 /// Lanes of a vector.
-fn lanes(isa: Isa) -> usize {
-    let [_, columns] = shape(isa);
-    columns / 2
+pub fn lanes(isa: Isa) -> usize {
+    isa.run(AskShape).lanes
+}
+
+struct AskShape;
+
+struct Shape {
+    rows: usize,
+    columns: usize,
+    lanes: usize,
+}
+
+impl Work for AskShape {
+    type Output = Shape;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) -> Shape {
+        Shape {
+            rows: S::TILE.0,
+            columns: columns::<S>(),
+            lanes: S::LANES,
+        }
+    }
 }
 
 /// Packed weights: panels `[tap][k][column]`, as wide as a tile. The columns behind the last
@@ -148,6 +160,7 @@ pub unsafe fn tile<S: Simd>(
         k,
         w,
         out,
+        out_stride: columns::<S>(),
         add: false,
         ahead,
     };
@@ -172,8 +185,10 @@ pub struct Operands {
     pub k: usize,
     /// Weights, `[taps][k][C]`.
     pub w: *const f32,
-    /// The sums, `[R][C]`.
+    /// The sums, `[R]` rows of `C`.
     pub out: *mut f32,
+    /// From one row of sums to the next, in values.
+    pub out_stride: usize,
     /// Whether `out` holds sums already, of taps before these. The result is that of one product
     /// of all taps, to the last bit.
     pub add: bool,
@@ -198,15 +213,37 @@ impl Operands {
     /// What [`tile`] asks for; if `add`, `out` can be read.
     #[inline(always)]
     pub unsafe fn multiply<S: Simd>(self, simd: S, height: usize) {
-        const { assert!(S::TILE.1 == 2, "a tile is two vectors wide") };
+        const {
+            assert!(
+                S::TILE.1 == 2 || S::TILE.1 == 4,
+                "a tile is two or four vectors wide"
+            )
+        };
+        // SAFETY: the width is that of a panel; the caller vouches for the rest.
+        unsafe {
+            if S::TILE.1 == 4 {
+                self.rows::<S, 4>(simd, height);
+            } else {
+                self.rows::<S, 2>(simd, height);
+            }
+        }
+    }
+
+    /// One tile of `height` rows and `V` vectors of columns.
+    ///
+    /// # Safety
+    ///
+    /// What [`Operands::multiply`] asks for; `V` is `TILE.1`.
+    #[inline(always)]
+    unsafe fn rows<S: Simd, const V: usize>(self, simd: S, height: usize) {
         // SAFETY: the arm that is taken has the height for which the caller vouches.
         unsafe {
             match height {
-                1 => self.product::<S, 1, 2>(simd),
-                2 => self.product::<S, 2, 2>(simd),
-                4 => self.product::<S, 4, 2>(simd),
-                6 if S::TILE.0 == 6 => self.product::<S, 6, 2>(simd),
-                8 if S::TILE.0 == 8 => self.product::<S, 8, 2>(simd),
+                1 => self.product::<S, 1, V>(simd),
+                2 => self.product::<S, 2, V>(simd),
+                4 => self.product::<S, 4, V>(simd),
+                6 if S::TILE.0 == 6 => self.product::<S, 6, V>(simd),
+                8 if S::TILE.0 == 8 => self.product::<S, 8, V>(simd),
                 _ => unreachable!("no tile has {height} rows"),
             }
         }
@@ -225,19 +262,33 @@ impl Operands {
             k,
             mut w,
             out,
+            out_stride,
             add,
             ahead: Ahead {
                 from: mut ahead,
                 lines,
             },
         } = self;
+        let whole = Tile {
+            rows,
+            taps,
+            k,
+            w,
+            out,
+            out_stride,
+            add,
+        };
+        // SAFETY: as the caller says.
+        if unsafe { simd.tile::<R, V>(whole) } {
+            return;
+        }
         let mut acc = [[simd.splat(0.0); V]; R];
         // SAFETY: tap, row, k and column are within the bounds that the caller vouches for.
         unsafe {
             if add {
                 for (r, acc) in acc.iter_mut().enumerate() {
                     for (v, acc) in acc.iter_mut().enumerate() {
-                        *acc = simd.load(out.add((r * V + v) * S::LANES));
+                        *acc = simd.load(out.add(r * out_stride + v * S::LANES));
                     }
                 }
             }
@@ -271,7 +322,7 @@ impl Operands {
             }
             for (r, acc) in acc.into_iter().enumerate() {
                 for (v, acc) in acc.into_iter().enumerate() {
-                    simd.store(out.add((r * V + v) * S::LANES), acc);
+                    simd.store(out.add(r * out_stride + v * S::LANES), acc);
                 }
             }
         }
@@ -407,7 +458,9 @@ mod tests {
                 };
                 let rows = rows.as_ptr();
                 for (panel, used) in [(0, columns::<S>()), (1, 3)] {
-                    let mut out = vec![f32::NAN; height * columns::<S>()];
+                    // Between the rows is what others may have.
+                    let out_stride = columns::<S>() + 5;
+                    let mut out = vec![f32::NAN; height * out_stride];
                     let w = wide.panel(panel);
                     let ahead = Ahead { from: w, lines: 3 };
                     let whole = Operands {
@@ -416,11 +469,22 @@ mod tests {
                         k,
                         w,
                         out: out.as_mut_ptr(),
+                        out_stride,
                         add: false,
                         ahead,
                     };
                     // SAFETY: rows, weights and sums are as large as the tile.
                     unsafe { whole.multiply(simd, height) };
+                    let rows_of = out.chunks_exact(out_stride);
+                    assert!(
+                        rows_of
+                            .clone()
+                            .all(|row| row[columns::<S>()..].iter().all(|x| x.is_nan()))
+                    );
+                    let out: Vec<f32> = rows_of
+                        .flat_map(|row| &row[..columns::<S>()])
+                        .copied()
+                        .collect();
                     close(&out, columns::<S>(), panel * columns::<S>(), used);
                     let mut parts = vec![f32::NAN; out.len()];
                     for tap in 0..taps {
@@ -435,6 +499,7 @@ mod tests {
                                 k,
                                 w,
                                 out,
+                                out_stride: columns::<S>(),
                                 add,
                                 ahead,
                             }
@@ -455,7 +520,16 @@ mod tests {
     #[test]
     fn every_tile_is_a_product() {
         for isa in Isa::available() {
-            for (taps, k) in [(1, 1), (1, 64), (9, 3), (4, 17), (2, 30)] {
+            for (taps, k) in [
+                (1, 1),
+                (1, 4),
+                (1, 64),
+                (9, 3),
+                (3, 12),
+                (4, 17),
+                (2, 30),
+                (9, 8),
+            ] {
                 isa.run(Tiles { isa, taps, k });
             }
         }

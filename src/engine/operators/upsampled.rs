@@ -6,25 +6,49 @@
 //! sums of the kernel's rows and columns: 4/9 of the multiplications, and no enlarged picture.
 
 use super::conv::{Conv, Geometry};
-use super::{Epilogue, Memory, Operand, Operator, Scratch, View};
+use super::winograd::{Layer, OutputTile, Target, Winograd};
+use super::{ALIGNMENT, Epilogue, Memory, Operand, Operator, Scratch, View};
 use crate::engine::simd::Isa;
 
 /// Nearest 2x upsampling, then a 3x3 convolution with stride 1 and padding 1.
 #[derive(Debug)]
 pub struct Upsampled {
-    /// For even and odd rows, and in each for even and odd columns.
-    convs: [Conv; 4],
-    phases: [usize; 1],
+    input: View,
+    /// For even and odd rows, and in each for even and odd columns: alike but for where they read
+    /// and write.
+    convs: [Box<dyn Operator>; 4],
+    phases: Vec<usize>,
 }
 
 impl Upsampled {
-    /// The convolution of the enlarged `input` for `threads` threads; `weights` are OIHW. The
-    /// views of `epilogue` are twice as high and wide as `input`.
+    /// The convolution of the enlarged `input` for `threads` threads, by the algorithm that is the
+    /// fastest on `target`; `weights` are OIHW. The views of `epilogue` are twice as high and wide as
+    /// `input`.
     ///
     /// # Panics
     ///
     /// When the shapes do not fit together.
-    pub fn new(isa: Isa, threads: usize, input: View, weights: &[f32], epilogue: Epilogue) -> Self {
+    pub fn new(
+        target: Target,
+        threads: usize,
+        input: View,
+        weights: &[f32],
+        epilogue: Epilogue,
+    ) -> Self {
+        let output = phase(epilogue.output, [0, 0]).view;
+        let tile = Layer::of(&input, &output, 2).choose(target);
+        Self::by(target.isa, threads, input, tile, weights, epilogue)
+    }
+
+    /// [`Upsampled::new`] by Winograd's algorithm with these tiles, or directly.
+    fn by(
+        isa: Isa,
+        threads: usize,
+        input: View,
+        tile: Option<OutputTile>,
+        weights: &[f32],
+        epilogue: Epilogue,
+    ) -> Self {
         let output = epilogue.output.view;
         assert_eq!(
             [output.height, output.width],
@@ -32,21 +56,36 @@ impl Upsampled {
         );
         let convs = [[0, 0], [0, 1], [1, 0], [1, 1]].map(|odd: [usize; 2]| {
             let [down, right] = odd;
-            let geometry = Geometry {
-                kernel: [2, 2],
-                stride: [1, 1],
-                padding: [1 - down, 1 - right, down, right],
-            };
+            let padding = [1 - down, 1 - right, down, right];
+            let weights = sums(weights, odd);
             let epilogue = Epilogue {
                 residual: epilogue.residual.map(|operand| phase(operand, odd)),
                 output: phase(epilogue.output, odd),
                 ..epilogue.clone()
             };
-            // Four phases make four tasks for each thread.
-            Conv::with_tasks(isa, threads, input, geometry, &sums(weights, odd), epilogue)
+            match tile {
+                Some(tile) => Box::new(Winograd::new(
+                    isa, threads, input, tile, padding, &weights, epilogue,
+                )) as Box<dyn Operator>,
+                None => {
+                    let geometry = Geometry {
+                        kernel: [2, 2],
+                        stride: [1, 1],
+                        padding,
+                    };
+                    // Four phases make four tasks for each thread.
+                    Box::new(Conv::with_tasks(
+                        isa, threads, input, geometry, &weights, epilogue,
+                    ))
+                }
+            }
         });
-        let phases = [convs.iter().flat_map(|conv| conv.phases()).sum()];
-        Self { convs, phases }
+        let phases = convs[0].phases().iter().map(|tasks| 4 * tasks).collect();
+        Self {
+            input,
+            convs,
+            phases,
+        }
     }
 }
 
@@ -85,14 +124,24 @@ impl Operator for Upsampled {
     }
 
     fn own_bytes(&self) -> usize {
-        self.convs.iter().map(Conv::own_bytes).max().unwrap_or(0)
+        self.convs[0].own_bytes()
     }
 
-    unsafe fn run(&self, _phase: usize, task: usize, memory: Memory, scratch: Scratch) {
-        let tasks = self.phases[0] / self.convs.len();
-        // SAFETY: the four have equally many tasks and write different pixels of the output; the
-        // caller vouches for the rest.
-        unsafe { self.convs[task / tasks].run(0, task % tasks, memory, scratch) }
+    fn shared_bytes(&self) -> usize {
+        4 * self.convs[0].shared_bytes().next_multiple_of(ALIGNMENT)
+    }
+
+    unsafe fn run(&self, phase: usize, task: usize, memory: Memory, scratch: Scratch) {
+        let tasks = self.phases[phase] / self.convs.len();
+        let (conv, task) = (task / tasks, task % tasks);
+        let before = conv * self.shared_bytes() / self.convs.len();
+        let scratch = Scratch {
+            shared: scratch.shared.wrapping_add(before),
+            ..scratch
+        };
+        // SAFETY: the four have equally many tasks and as much scratch memory each, and write
+        // different pixels of the output; the caller vouches for the rest.
+        unsafe { self.convs[conv].run(phase, task, memory, scratch) }
     }
 
     fn macs(&self) -> u64 {
@@ -100,9 +149,8 @@ impl Operator for Upsampled {
     }
 
     fn bytes(&self) -> u64 {
-        let input = self.convs[0].input();
-        let again = 3 * (input.pixels() * input.channels * size_of::<f32>()) as u64;
-        self.convs.iter().map(Conv::bytes).sum::<u64>() - again
+        let input = (self.input.pixels() * self.input.channels * size_of::<f32>()) as u64;
+        self.convs.iter().map(|conv| conv.bytes()).sum::<u64>() - 3 * input
     }
 
     fn describe(&self) -> String {
@@ -122,9 +170,11 @@ mod tests {
         for seed in 0..30 {
             let mut numbers = Numbers(seed);
             let case = Case::random(&mut numbers, 2);
-            check(seed, &case, |isa, threads, input, weights, epilogue| {
-                Box::new(Upsampled::new(isa, threads, input, weights, epilogue))
-            });
+            for tile in [None, Some(OutputTile::FourOfPairs)] {
+                check(seed, &case, |isa, threads, input, weights, epilogue| {
+                    Box::new(Upsampled::by(isa, threads, input, tile, weights, epilogue))
+                });
+            }
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Convolutions of 3x3 kernels with two to four times fewer multiplications.
+//! Convolutions of small kernels with two to four times fewer multiplications.
 //!
 //! Winograd's minimal filtering in two dimensions (Lavin and Gray 2015, arXiv 1509.09308): patches
 //! of the input, one for each square tile of the output, and the kernels are transformed; the
 //! transform of the output is then, element by element, a matrix product over the channels. A tile
 //! of 2x2 needs 16 products for each input and output channel and a tile of 4x4 needs 36, where a
-//! direct convolution needs 36 and 144. The weights grow from 9 to 16 or 36 per kernel.
+//! direct convolution needs 36 and 144. The weights grow from 9 to 16 or 36 per kernel. For kernels of
+//! 2x2, of which an upsampling makes four, tiles of 4x4 need 25 products instead of 64.
 //!
 //! Tiles of 6x6 would need 64 products, but a picture of 2^n pixels is no multiple of them, which
 //! eats up the gain, and their error is four times that of 4x4.
@@ -19,7 +20,7 @@ mod weights;
 pub use self::choice::{Layer, Target, WeightsFrom};
 
 use self::division::Division;
-use self::stages::{Layout, Stages};
+use self::stages::{Layout, Stages, product_stride};
 use self::tiling::{RUN, Tiling};
 use self::weights::Weights;
 use super::tile::{self, LINE};
@@ -33,6 +34,8 @@ pub enum OutputTile {
     Two,
     /// 4x4 outputs from 6x6 inputs: F(4x4, 3x3).
     Four,
+    /// 4x4 outputs of a kernel of 2x2 from 5x5 inputs: F(4x4, 2x2).
+    FourOfPairs,
 }
 
 impl OutputTile {
@@ -40,17 +43,30 @@ impl OutputTile {
     pub fn size(self) -> usize {
         match self {
             Self::Two => 2,
-            Self::Four => 4,
+            Self::Four | Self::FourOfPairs => 4,
         }
+    }
+
+    /// Height and width of the kernel.
+    pub fn kernel(self) -> usize {
+        match self {
+            Self::Two | Self::Four => 3,
+            Self::FourOfPairs => 2,
+        }
+    }
+
+    /// Height and width of a patch of the input, and of a transformed patch or kernel.
+    pub fn patch(self) -> usize {
+        self.size() + self.kernel() - 1
     }
 
     /// Elements of a transformed patch or kernel.
     pub fn elements(self) -> usize {
-        (self.size() + 2).pow(2)
+        self.patch().pow(2)
     }
 }
 
-/// A 3x3 convolution of stride 1 with everything that follows it.
+/// A convolution of stride 1 with everything that follows it.
 #[derive(Debug)]
 pub struct Winograd {
     isa: Isa,
@@ -64,9 +80,9 @@ pub struct Winograd {
 }
 
 impl Winograd {
-    /// A convolution of `input` with `padding` (above, left, below, right: 0 to 2 each) for
-    /// `threads` threads; `weights` are OIHW, where O and I are the channels of the output and of
-    /// the input, and H and W are 3.
+    /// A convolution of `input` with `padding` (above, left, below, right: less than the kernel
+    /// each) for `threads` threads; `weights` are OIHW, where O and I are the channels of the output
+    /// and of the input, and H and W are the kernel's.
     ///
     /// # Panics
     ///
@@ -82,12 +98,14 @@ impl Winograd {
     ) -> Self {
         let output = epilogue.output.view;
         let [top, left, bottom, right] = padding;
+        let kernel = output_tile.kernel();
         assert!(
-            padding.iter().all(|&zeros| zeros <= 2),
+            padding.iter().all(|&zeros| zeros < kernel),
             "padding {padding:?}"
         );
+        let beyond = kernel - 1;
         assert_eq!(
-            [output.batch, output.height + 2, output.width + 2],
+            [output.batch, output.height + beyond, output.width + beyond],
             [
                 input.batch,
                 input.height + top + bottom,
@@ -109,9 +127,10 @@ impl Winograd {
             padding: [top, left],
             size,
         };
-        let layer = Layer::of(&input, &output);
+        let layer = Layer::of(&input, &output, kernel);
         let division = Division::new(isa, threads, &layer, output_tile);
-        let scratch = Sizes::new(tile::shape(isa), &tiling, weights.panels(0), &division);
+        let panels = weights.panels(0);
+        let scratch = Sizes::new(tile::shape(isa), &tiling, output_tile, panels, &division);
         let phases = division.phases();
         Self {
             isa,
@@ -144,11 +163,12 @@ impl Sizes {
     fn new(
         [rows, columns]: [usize; 2],
         tiling: &Tiling,
+        output_tile: OutputTile,
         panels: usize,
         division: &Division,
     ) -> Self {
-        let size = tiling.size;
-        let elements = (size + 2).pow(2);
+        let (size, patch) = (output_tile.size(), output_tile.patch());
+        let elements = output_tile.elements();
         let shared = division.transforms.is_some();
         let tiles = if shared {
             tiling.tiles()
@@ -158,14 +178,13 @@ impl Sizes {
         let data_tile = tiling.input.channels.next_multiple_of(LINE);
         let data_element = tiles * data_tile + LINE;
         let data = elements * data_element;
-        let product_element = rows * columns + LINE;
-        let columns_in = (RUN * size + 2) * (size + 2) * LINE;
+        let product_element = product_stride(rows, columns);
+        let columns_in = (RUN * size + output_tile.kernel() - 1) * patch * LINE;
         let lines_out = size * RUN * size * panels * columns;
         Self {
             layout: Layout {
                 data_tile,
                 data_element,
-                product_element,
             },
             strip: columns_in.max(lines_out),
             products: division.block.div_ceil(rows) * panels * elements * product_element,
@@ -246,7 +265,8 @@ impl Operator for Winograd {
 
     fn macs(&self) -> u64 {
         let View { channels, .. } = self.tiling.output;
-        (self.tiling.output.pixels() * channels * self.tiling.input.channels * 9) as u64
+        let taps = self.output_tile.kernel().pow(2);
+        (self.tiling.output.pixels() * channels * self.tiling.input.channels * taps) as u64
     }
 
     fn bytes(&self) -> u64 {
@@ -256,9 +276,9 @@ impl Operator for Winograd {
     }
 
     fn describe(&self) -> String {
-        let size = self.output_tile.size();
+        let (size, kernel) = (self.output_tile.size(), self.output_tile.kernel());
         let activation = self.epilogue.activation.suffix();
-        format!("conv 3x3 winograd {size}x{size}{activation}")
+        format!("conv {kernel}x{kernel} winograd {size}x{size}{activation}")
     }
 }
 

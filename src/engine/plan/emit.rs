@@ -561,17 +561,17 @@ impl Planner<'_> {
             let output = epilogue.output.view;
             let weights = weights.into_float(output.channels);
             let square = geometry.kernel == [3, 3] && geometry.stride == [1, 1];
-            if upsample > 1 {
-                return Box::new(Upsampled::new(isa, threads, input, &weights, epilogue))
-                    as Box<dyn Operator>;
-            }
             // The same for every number of threads, and so are the bits of the result.
             let on = winograd::Target {
                 isa,
                 threads: 1,
                 weights: from,
             };
-            let tile = square.then(|| Layer::of(&input, &output).choose(on));
+            if upsample > 1 {
+                return Box::new(Upsampled::new(on, threads, input, &weights, epilogue))
+                    as Box<dyn Operator>;
+            }
+            let tile = square.then(|| Layer::of(&input, &output, 3).choose(on));
             match tile.flatten() {
                 Some(tile) => Box::new(Winograd::new(
                     isa,

@@ -1,4 +1,4 @@
-//! Whether a 3x3 convolution is direct or by Winograd, with which tiles.
+//! Whether a convolution is direct or by Winograd, with which tiles.
 
 use super::super::View;
 use super::super::tile;
@@ -6,7 +6,7 @@ use super::OutputTile;
 use super::division::{Division, start_macs};
 use crate::engine::simd::Isa;
 
-/// A 3x3 convolution of stride 1, as far as its cost depends on it.
+/// A convolution of stride 1, as far as its cost depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layer {
     /// Pictures, and the height and width of the output.
@@ -15,6 +15,8 @@ pub struct Layer {
     pub channels: usize,
     /// Channels of the output.
     pub outputs: usize,
+    /// Height and width of the kernel.
+    pub kernel: usize,
 }
 
 /// What a convolution runs on.
@@ -38,18 +40,56 @@ pub enum WeightsFrom {
     Memory,
 }
 
-/// Multiplications that a core can do while a byte of weights comes from memory: on the machine
-/// where it was measured, an EPYC with AVX-512, 125 G/s over 30 GB/s. It is assumed of others,
-/// whose slower cores sit in front of slower memory.
-const MACS_PER_BYTE: f64 = 4.0;
+/// What an instruction set's cores and their memory take for what is no product, in multiplications
+/// of one core at its peak.
+#[derive(Debug, Clone, Copy)]
+struct Prices {
+    /// While a byte of weights comes from memory.
+    weight_byte: f64,
+    /// For each lane of a vector while it transforms a channel of a tile's patch, in and out.
+    transforms: fn(OutputTile) -> [usize; 2],
+    /// Whether the convolutions of 2x2 are worth their weights, which grow sixfold.
+    pairs: bool,
+}
+
+impl Prices {
+    fn of(isa: Isa) -> Self {
+        match isa {
+            // Instructions were counted. A board's core does 5 to 16 G/s, and its memory, as its
+            // users measure it, 3 to 10 GB/s.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDot => Self {
+                weight_byte: 1.5,
+                transforms: |tile| match tile {
+                    OutputTile::Two => [16, 12],
+                    OutputTile::Four => [60, 45],
+                    OutputTile::FourOfPairs => [45, 40],
+                },
+                pairs: true,
+            },
+            // Measured on an EPYC with AVX-512: 125 G/s over 30 GB/s. It is assumed of others,
+            // whose slower cores sit in front of slower memory.
+            _ => Self {
+                weight_byte: 4.0,
+                transforms: |tile| match tile {
+                    OutputTile::Two => [8, 6],
+                    OutputTile::Four => [33, 25],
+                    OutputTile::FourOfPairs => [23, 21],
+                },
+                pairs: false,
+            },
+        }
+    }
+}
 
 impl Layer {
     /// The convolution from `input` to `output`.
-    pub fn of(input: &View, output: &View) -> Self {
+    pub fn of(input: &View, output: &View, kernel: usize) -> Self {
         Self {
             output: [output.batch, output.height, output.width],
             channels: input.channels,
             outputs: output.channels,
+            kernel,
         }
     }
 
@@ -66,9 +106,14 @@ impl Layer {
             return None;
         }
         let cost = |algorithm| self.cost(algorithm, target);
-        let algorithms = [None, Some(OutputTile::Two), Some(OutputTile::Four)];
+        let algorithms: &[Option<OutputTile>] = match self.kernel {
+            2 if Prices::of(target.isa).pairs => &[None, Some(OutputTile::FourOfPairs)],
+            3 => &[None, Some(OutputTile::Two), Some(OutputTile::Four)],
+            _ => &[None],
+        };
         algorithms
-            .into_iter()
+            .iter()
+            .copied()
             .min_by(|&a, &b| cost(a).total_cmp(&cost(b)))
             .flatten()
     }
@@ -79,23 +124,19 @@ impl Layer {
     /// that is longer.
     pub fn cost(&self, algorithm: Option<OutputTile>, target: Target) -> f64 {
         let [rows, columns] = tile::shape(target.isa);
+        let prices = Prices::of(target.isa);
         let outputs = self.outputs.next_multiple_of(columns);
         let [batch, height, width] = self.output;
         let (tiles, elements, transforms, phases) = match algorithm {
             None => {
                 let phases = usize::from(target.threads > 1);
-                (batch * height * width, 9, 0, phases)
+                (batch * height * width, self.kernel.pow(2), 0, phases)
             }
             Some(tile) => {
                 let [tile_rows, tile_columns] = self.tiles(tile);
                 let tiles = tile_rows * tile_columns;
-                // What a tile's transforms take for a channel in, and for a channel out: each lane
-                // of a vector could do as many multiplications meanwhile.
-                let [data, output] = match tile {
-                    OutputTile::Two => [8, 6],
-                    OutputTile::Four => [33, 25],
-                };
-                let lanes = columns / 2;
+                let [data, output] = (prices.transforms)(tile);
+                let lanes = tile::lanes(target.isa);
                 let channels = self.channels.next_multiple_of(lanes);
                 let each = lanes * (data * channels + output * outputs);
                 let phases = Division::new(target.isa, target.threads, self, tile).phases();
@@ -118,13 +159,13 @@ impl Layer {
         };
         match target.weights {
             WeightsFrom::Cache => time,
-            WeightsFrom::Memory => time.max(self.weight_bytes(algorithm) * MACS_PER_BYTE),
+            WeightsFrom::Memory => time.max(self.weight_bytes(algorithm) * prices.weight_byte),
         }
     }
 
     /// Bytes of the algorithm's weights.
     fn weight_bytes(&self, algorithm: Option<OutputTile>) -> f64 {
-        let elements = algorithm.map_or(9, OutputTile::elements);
+        let elements = algorithm.map_or(self.kernel.pow(2), OutputTile::elements);
         (elements * self.channels * self.outputs * size_of::<f32>()) as f64
     }
 }

@@ -33,9 +33,8 @@ const SMALL_BLOCK_TILES: usize = 16;
 /// What several threads lose in a phase, from the first one's start to the last one's, in
 /// multiplications of one core: some ten microseconds.
 pub fn start_macs(isa: Isa) -> usize {
-    let [_, columns] = tile::shape(isa);
     // Cores with wider vectors have more units for them, and are faster besides.
-    (columns / 2).pow(2) << 14
+    tile::lanes(isa).pow(2) << 14
 }
 
 impl Division {
@@ -106,6 +105,7 @@ mod tests {
                 output: [1, pixels, pixels],
                 channels,
                 outputs: channels,
+                kernel: 3,
             };
             Division::new(isa, threads, &layer, tile)
         };

@@ -10,7 +10,7 @@ use super::super::tile::{self, Ahead, LINE, Operands};
 use super::super::{Epilogue, Memory, View};
 use super::OutputTile;
 use super::tiling::{RUN, Tiling};
-use super::transform::{Four, Transform, Two};
+use super::transform::{Four, FourOfPairs, Transform, Two};
 use super::weights::Weights;
 use crate::engine::simd::{Simd, Work};
 
@@ -22,9 +22,12 @@ pub struct Layout {
     pub data_tile: usize,
     /// Transformed patches: from one element to the next.
     pub data_element: usize,
-    /// Products, `[tile of the product][panel][element][row][column]`: from one element to the
-    /// next.
-    pub product_element: usize,
+}
+
+/// Products, `[tile of the product][panel][element][row][column]`: from one element to the next, in
+/// values.
+pub const fn product_stride(rows: usize, columns: usize) -> usize {
+    rows * columns + LINE
 }
 
 /// What a task does: the tiles that it transforms, or multiplies, or both.
@@ -62,8 +65,9 @@ impl Work for Stages<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         match self.output_tile {
-            OutputTile::Two => self.all::<S, Two, 2, 4>(simd),
-            OutputTile::Four => self.all::<S, Four, 4, 6>(simd),
+            OutputTile::Two => self.all::<S, Two, 2, 4, 3>(simd),
+            OutputTile::Four => self.all::<S, Four, 4, 6, 3>(simd),
+            OutputTile::FourOfPairs => self.all::<S, FourOfPairs, 4, 5, 2>(simd),
         }
     }
 }
@@ -71,15 +75,18 @@ impl Work for Stages<'_> {
 impl Stages<'_> {
     /// The task with tiles of `M` pixels and patches of `N`.
     #[inline(always)]
-    fn all<S: Simd, T: Transform<M, N>, const M: usize, const N: usize>(self, simd: S) {
+    fn all<S: Simd, T: Transform<M, N, K>, const M: usize, const N: usize, const K: usize>(
+        self,
+        simd: S,
+    ) {
         // SAFETY: the tiles are within the tiling; who made this vouches for all memory.
         unsafe {
             if self.transform {
-                self.scatter::<S, T, M, N>(simd);
+                self.scatter::<S, T, M, N, K>(simd);
             }
             for group in self.groups.clone() {
                 self.multiply::<S, N>(simd, group);
-                self.gather::<S, T, M, N>(simd, group);
+                self.gather::<S, T, M, N, K>(simd, group);
             }
         }
     }
@@ -90,7 +97,16 @@ impl Stages<'_> {
     ///
     /// The input lies in memory; `data` and `strip` have room.
     #[inline(always)]
-    unsafe fn scatter<S: Simd, T: Transform<M, N>, const M: usize, const N: usize>(&self, simd: S) {
+    unsafe fn scatter<
+        S: Simd,
+        T: Transform<M, N, K>,
+        const M: usize,
+        const N: usize,
+        const K: usize,
+    >(
+        &self,
+        simd: S,
+    ) {
         let channels = self.tiling.input.channels;
         let mut first = self.tiles.start;
         while first < self.tiles.end {
@@ -101,17 +117,17 @@ impl Stages<'_> {
                 let line = channel..channels.min(channel + LINE);
                 // SAFETY: `run` and `line` are within the tiling and its channels.
                 unsafe {
-                    for column in 0..run.tiles * M + 2 {
+                    for column in 0..run.tiles * M + K - 1 {
                         let place = [run.picture, y, x.wrapping_add(column)];
                         let to = self.strip.add(column * N * LINE);
-                        self.column::<S, T, M, N>(simd, place, line.clone(), to);
+                        self.column::<S, T, M, N, K>(simd, place, line.clone(), to);
                     }
                     let tile = (first - self.tiles.start) * self.layout.data_tile;
                     let to = self.data.add(tile + channel);
                     for tile in 0..run.tiles {
                         let from = self.strip.add(tile * M * N * LINE);
                         let to = to.add(tile * self.layout.data_tile);
-                        self.rows::<S, T, M, N>(simd, from, line.len(), to);
+                        self.rows::<S, T, M, N, K>(simd, from, line.len(), to);
                     }
                 }
             }
@@ -126,7 +142,13 @@ impl Stages<'_> {
     ///
     /// `line` is at most [`LINE`] channels of the input; there is room for the result.
     #[inline(always)]
-    unsafe fn column<S: Simd, T: Transform<M, N>, const M: usize, const N: usize>(
+    unsafe fn column<
+        S: Simd,
+        T: Transform<M, N, K>,
+        const M: usize,
+        const N: usize,
+        const K: usize,
+    >(
         &self,
         simd: S,
         [picture, y, x]: [usize; 3],
@@ -182,7 +204,13 @@ impl Stages<'_> {
     /// `from` is `[N][N][LINE]`, column by column; of the lines, `lanes` values matter, for which
     /// `to` has room, rounded up to vectors.
     #[inline(always)]
-    unsafe fn rows<S: Simd, T: Transform<M, N>, const M: usize, const N: usize>(
+    unsafe fn rows<
+        S: Simd,
+        T: Transform<M, N, K>,
+        const M: usize,
+        const N: usize,
+        const K: usize,
+    >(
         &self,
         simd: S,
         from: *const f32,
@@ -223,11 +251,15 @@ impl Stages<'_> {
             for block in 0..blocks {
                 let first = block * S::TILE.0;
                 let height = (tiles - first).next_power_of_two().min(S::TILE.0);
-                let mut rows = [data; tile::ROWS_MAX];
-                for (row, pointer) in rows.iter_mut().enumerate() {
+                let mut rows = [data.wrapping_add(first * self.layout.data_tile); tile::ROWS_MAX];
+                for row in 1..S::TILE.0 {
                     // What a tile has too many of repeats the last one.
-                    let tile = (first + row).min(tiles - 1);
-                    *pointer = data.wrapping_add(tile * self.layout.data_tile);
+                    let step = if first + row < tiles {
+                        self.layout.data_tile
+                    } else {
+                        0
+                    };
+                    rows[row] = rows[row - 1].wrapping_add(step);
                 }
                 for panel in 0..panels {
                     let at = (block * panels + panel) * N * N + element;
@@ -237,13 +269,16 @@ impl Stages<'_> {
                     let ahead = ahead(next, [k, columns], [block, blocks]);
                     // SAFETY: the rows are `k` values each; `at` is within the products.
                     unsafe {
-                        let out = self.products.add(at * self.layout.product_element);
+                        let out = self
+                            .products
+                            .add(at * product_stride(S::TILE.0, tile::columns::<S>()));
                         let operands = Operands {
                             rows,
                             taps: 1,
                             k,
                             w,
                             out,
+                            out_stride: columns,
                             add: false,
                             ahead,
                         };
@@ -261,7 +296,13 @@ impl Stages<'_> {
     /// `products` holds them; `strip` has room; the epilogue's operands lie in memory, and no one
     /// else touches these pixels and channels of the output.
     #[inline(always)]
-    unsafe fn gather<S: Simd, T: Transform<M, N>, const M: usize, const N: usize>(
+    unsafe fn gather<
+        S: Simd,
+        T: Transform<M, N, K>,
+        const M: usize,
+        const N: usize,
+        const K: usize,
+    >(
         &self,
         simd: S,
         group: usize,
@@ -278,14 +319,17 @@ impl Stages<'_> {
                 let index = first - self.tiles.start + tile;
                 let (block, row) = (index / S::TILE.0, index % S::TILE.0);
                 for panel in 0..panels {
-                    let at = (block * panels + panel) * N * N * self.layout.product_element;
+                    let at = (block * panels + panel)
+                        * N
+                        * N
+                        * product_stride(S::TILE.0, tile::columns::<S>());
                     for lane in (0..columns).step_by(S::LANES) {
                         // SAFETY: the tile's row of the block's products, and its pixels of each
                         // of the strip's `M` lines.
                         unsafe {
                             let from = self.products.add(at + row * columns + lane);
                             let to = self.strip.add(tile * M * width + panel * columns + lane);
-                            self.outputs::<S, T, M, N>(simd, from, to, width);
+                            self.outputs::<S, T, M, N, K>(simd, from, to, width);
                         }
                     }
                 }
@@ -318,9 +362,15 @@ impl Stages<'_> {
     ///
     /// # Safety
     ///
-    /// `from` holds `N²` elements, a [`Layout::product_element`] apart; `to` has room.
+    /// `from` holds `N²` elements, a [`product_stride`] apart; `to` has room.
     #[inline(always)]
-    unsafe fn outputs<S: Simd, T: Transform<M, N>, const M: usize, const N: usize>(
+    unsafe fn outputs<
+        S: Simd,
+        T: Transform<M, N, K>,
+        const M: usize,
+        const N: usize,
+        const K: usize,
+    >(
         &self,
         simd: S,
         from: *const f32,
@@ -333,7 +383,9 @@ impl Stages<'_> {
             for j in 0..N {
                 let mut m = [simd.splat(0.0); N];
                 for (i, m) in m.iter_mut().enumerate() {
-                    *m = simd.load(from.add((i * N + j) * self.layout.product_element));
+                    *m = simd.load(
+                        from.add((i * N + j) * product_stride(S::TILE.0, tile::columns::<S>())),
+                    );
                 }
                 for (line, m) in lines.iter_mut().zip(T::output(simd, m)) {
                     line[j] = m;

@@ -266,6 +266,31 @@ fn the_error_is_near_that_of_a_direct_sum() {
     }
 }
 
+/// On a board memory is slow, but cores are slower.
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn a_board_has_larger_tiles() {
+    let choose = |pixels, kernel| {
+        let layer = Layer {
+            output: [1, pixels, pixels],
+            channels: 256,
+            outputs: 256,
+            kernel,
+        };
+        layer.choose(Target {
+            isa: Isa::Neon,
+            threads: 1,
+            weights: WeightsFrom::Memory,
+        })
+    };
+    assert_eq!(choose(16, 3), Some(OutputTile::Four));
+    assert_eq!(choose(8, 3), Some(OutputTile::Four));
+    assert_eq!(choose(4, 3), Some(OutputTile::Two));
+    assert_eq!(choose(1, 3), None);
+    assert_eq!(choose(16, 2), Some(OutputTile::FourOfPairs));
+    assert_eq!(choose(4, 2), None);
+}
+
 #[test]
 fn the_choice_weighs_products_transforms_and_weights() {
     let isa = Isa::Portable;
@@ -274,6 +299,7 @@ fn the_choice_weighs_products_transforms_and_weights() {
             output: [1, pixels, pixels],
             channels,
             outputs: channels,
+            kernel: 3,
         };
         layer.choose(Target {
             isa,

@@ -1,17 +1,17 @@
 //! The three transforms of Winograd's convolution, in one dimension.
 //!
-//! With `P` interpolation points and the point at infinity, `M = P - 1` outputs of a kernel of three
-//! taps are `Aᵀ((G g) ⊙ (Bᵀ d))` for `N = P + 1` inputs `d` (Lavin and Gray 2015, arXiv 1509.09308).
-//! In two dimensions each matrix is applied to the columns and then to the rows.
+//! With `N - 1` interpolation points and the point at infinity, `M = N - K + 1` outputs of a kernel of
+//! `K` taps are `Aᵀ((G g) ⊙ (Bᵀ d))` for `N` inputs `d` (Lavin and Gray 2015, arXiv 1509.09308). In
+//! two dimensions each matrix is applied to the columns and then to the rows.
 
 use crate::engine::simd::Simd;
 
-/// `M` outputs of three taps from `N = M + 2` inputs, each element a vector of channels.
-pub trait Transform<const M: usize, const N: usize> {
+/// `M` outputs of `K` taps from `N = M + K - 1` inputs, each element a vector of channels.
+pub trait Transform<const M: usize, const N: usize, const K: usize> {
     /// `Bᵀ d` of the inputs.
     fn data<S: Simd>(simd: S, d: [S::F32; N]) -> [S::F32; N];
     /// `G g` of the kernel.
-    fn kernel<S: Simd>(simd: S, g: [S::F32; 3]) -> [S::F32; N];
+    fn kernel<S: Simd>(simd: S, g: [S::F32; K]) -> [S::F32; N];
     /// `Aᵀ m` of the products.
     fn output<S: Simd>(simd: S, m: [S::F32; N]) -> [S::F32; M];
 }
@@ -20,7 +20,7 @@ pub trait Transform<const M: usize, const N: usize> {
 #[derive(Debug)]
 pub struct Two;
 
-impl Transform<2, 4> for Two {
+impl Transform<2, 4, 3> for Two {
     #[inline(always)]
     fn data<S: Simd>(simd: S, [d0, d1, d2, d3]: [S::F32; 4]) -> [S::F32; 4] {
         [
@@ -60,7 +60,7 @@ const Q: f32 = 1.5;
 const P2: f32 = P * P;
 const Q2: f32 = Q * Q;
 
-impl Transform<4, 6> for Four {
+impl Transform<4, 6, 3> for Four {
     #[inline(always)]
     fn data<S: Simd>(simd: S, [d0, d1, d2, d3, d4, d5]: [S::F32; 6]) -> [S::F32; 6] {
         // Row by row the coefficients of (x² - P²)(x² - Q²), of x (x ± P)(x² - Q²), of
@@ -121,6 +121,75 @@ impl Transform<4, 6> for Four {
             ),
             simd.mul_add(simd.splat(P2), sum_p, simd.mul(simd.splat(Q2), sum_q)),
             simd.mul_add(simd.splat(P2 * P), difference_p, cubes),
+        ]
+    }
+}
+
+/// F(4, 2) with the points ±3/8 and ±5/4.
+///
+/// Without the point 0 the transforms are made of pairs alone. For 256 channels of random numbers
+/// the error is 7e-7 of the output (root mean squares), the least of all points that are eighths up
+/// to 5/2, whose powers the entries of `Aᵀ` and `Bᵀ` are: exact.
+#[derive(Debug)]
+pub struct FourOfPairs;
+
+const R: f32 = 0.375;
+const T: f32 = 1.25;
+const R2: f32 = R * R;
+const T2: f32 = T * T;
+
+impl Transform<4, 5, 2> for FourOfPairs {
+    #[inline(always)]
+    fn data<S: Simd>(simd: S, [d0, d1, d2, d3, d4]: [S::F32; 5]) -> [S::F32; 5] {
+        // Row by row the coefficients of (x ± R)(x² - T²), of (x ± T)(x² - R²) and of
+        // (x² - R²)(x² - T²).
+        let (minus_r2, minus_t2) = (simd.splat(-R2), simd.splat(-T2));
+        let even_r = simd.mul_add(minus_t2, d0, d2);
+        let odd_r = simd.mul_add(minus_t2, d1, d3);
+        let even_t = simd.mul_add(minus_r2, d0, d2);
+        let odd_t = simd.mul_add(minus_r2, d1, d3);
+        [
+            simd.mul_add(simd.splat(R), even_r, odd_r),
+            simd.mul_add(simd.splat(-R), even_r, odd_r),
+            simd.mul_add(simd.splat(T), even_t, odd_t),
+            simd.mul_add(simd.splat(-T), even_t, odd_t),
+            simd.mul_add(
+                simd.splat(R2 * T2),
+                d0,
+                simd.mul_add(simd.splat(-R2 - T2), d2, d4),
+            ),
+        ]
+    }
+
+    #[inline(always)]
+    fn kernel<S: Simd>(simd: S, [g0, g1]: [S::F32; 2]) -> [S::F32; 5] {
+        // The values of g0 + g1 x at the points, over what the rows of Bᵀ are there.
+        let pair = |point: f32, other: f32| {
+            let over = 1.0 / (2.0 * point * (point * point - other * other));
+            let odd = simd.mul(simd.splat(over * point), g1);
+            [
+                simd.mul_add(simd.splat(over), g0, odd),
+                simd.mul_add(simd.splat(-over), g0, odd),
+            ]
+        };
+        let ([r, minus_r], [t, minus_t]) = (pair(R, T), pair(T, R));
+        [r, minus_r, t, minus_t, g1]
+    }
+
+    #[inline(always)]
+    fn output<S: Simd>(simd: S, [m0, m1, m2, m3, m4]: [S::F32; 5]) -> [S::F32; 4] {
+        let (sum_r, difference_r) = (simd.add(m0, m1), simd.sub(m0, m1));
+        let (sum_t, difference_t) = (simd.add(m2, m3), simd.sub(m2, m3));
+        let cubes = simd.mul_add(simd.splat(T2 * T), difference_t, m4);
+        [
+            simd.add(sum_r, sum_t),
+            simd.mul_add(
+                simd.splat(R),
+                difference_r,
+                simd.mul(simd.splat(T), difference_t),
+            ),
+            simd.mul_add(simd.splat(R2), sum_r, simd.mul(simd.splat(T2), sum_t)),
+            simd.mul_add(simd.splat(R2 * R), difference_r, cubes),
         ]
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::tile::{self, Panels};
 use super::OutputTile;
-use super::transform::{Four, Transform, Two};
+use super::transform::{Four, FourOfPairs, Transform, Two};
 use crate::engine::simd::{Isa, Simd, Work};
 
 /// Columns of a group, about: a value of the transformed patches that comes from the second-level
@@ -29,7 +29,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Transforms `outputs` times `k` kernels, OIHW and 3x3.
+    /// Transforms `outputs` times `k` kernels, OIHW.
     ///
     /// # Panics
     ///
@@ -40,10 +40,11 @@ impl Weights {
         [outputs, k]: [usize; 2],
         kernels: &[f32],
     ) -> Self {
+        let taps = output_tile.kernel().pow(2);
         assert_eq!(
             kernels.len(),
-            outputs * k * 9,
-            "weights of {outputs} x {k} x 3 x 3"
+            outputs * k * taps,
+            "weights of {outputs} x {k} x {taps}"
         );
         let [_, columns] = tile::shape(isa);
         let panels = outputs.div_ceil(columns);
@@ -52,7 +53,7 @@ impl Weights {
         let group_len = output_tile.elements() * group_panels * panel_len;
         let groups = Panels::fill(panels.div_ceil(group_panels), group_len, |group, values| {
             let first = group * group_panels;
-            let kernels = &kernels[first * panel_len * 9..];
+            let kernels = &kernels[first * panel_len * taps..];
             let panels = group_panels.min(panels - first);
             isa.run(Group {
                 output_tile,
@@ -108,8 +109,9 @@ impl Work for Group<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         match self.output_tile {
-            OutputTile::Two => self.pack::<S, Two, 2, 4>(simd),
-            OutputTile::Four => self.pack::<S, Four, 4, 6>(simd),
+            OutputTile::Two => self.pack::<S, Two, 2, 4, 3>(simd),
+            OutputTile::Four => self.pack::<S, Four, 4, 6, 3>(simd),
+            OutputTile::FourOfPairs => self.pack::<S, FourOfPairs, 4, 5, 2>(simd),
         }
     }
 }
@@ -120,7 +122,10 @@ const COLUMNS_MAX: usize = 32;
 impl Group<'_> {
     /// Transforms the group's kernels, a vector of outputs at a time.
     #[inline(always)]
-    fn pack<S: Simd, T: Transform<M, N>, const M: usize, const N: usize>(self, simd: S) {
+    fn pack<S: Simd, T: Transform<M, N, K>, const M: usize, const N: usize, const K: usize>(
+        self,
+        simd: S,
+    ) {
         let Self {
             kernels,
             k,
@@ -132,28 +137,30 @@ impl Group<'_> {
         assert!(columns <= COLUMNS_MAX, "a tile of {columns} columns");
         let panel_len = k * columns;
         for panel in 0..panels {
-            let kernels = &kernels[panel * columns * k * 9..];
-            let outputs = columns.min(kernels.len() / (k * 9));
-            // Nine taps of one input channel for all outputs of the panel; what follows the last
+            let kernels = &kernels[panel * columns * k * K * K..];
+            let outputs = columns.min(kernels.len() / (k * K * K));
+            // All taps of one input channel for all outputs of the panel; what follows the last
             // output stays 0.
-            let mut taps = [[0.0; COLUMNS_MAX]; 9];
+            let mut taps = [[[0.0; COLUMNS_MAX]; K]; K];
             for i in 0..k {
                 for column in 0..outputs {
-                    let kernel = &kernels[(column * k + i) * 9..][..9];
-                    for tap in 0..9 {
-                        taps[tap][column] = kernel[tap];
+                    let kernel = &kernels[(column * k + i) * K * K..][..K * K];
+                    for (tap, &weight) in taps.as_flattened_mut().iter_mut().zip(kernel) {
+                        tap[column] = weight;
                     }
                 }
                 let values = &mut values[panel * panel_len + i * columns..];
                 for lane in (0..columns).step_by(S::LANES) {
-                    let kernel = taps.each_ref().map(|taps| taps[lane..].as_ptr());
+                    let kernel = taps
+                        .each_ref()
+                        .map(|row| row.each_ref().map(|tap| tap[lane..].as_ptr()));
                     let last = (N * N - 1) * panels * panel_len + lane;
                     assert!(last + S::LANES <= values.len(), "a panel beyond its group");
                     // SAFETY: every row of taps has a vector at `lane`, and so has every element,
                     // up to the last one.
                     unsafe {
                         let to = values.as_mut_ptr().add(lane);
-                        elements::<S, T, M, N>(simd, kernel, to, panels * panel_len);
+                        elements::<S, T, M, N, K>(simd, kernel, to, panels * panel_len);
                     }
                 }
             }
@@ -161,27 +168,29 @@ impl Group<'_> {
     }
 }
 
-/// Transforms a vector of kernels, given as nine vectors, to `N²` elements, `stride` values apart.
+/// Transforms a vector of kernels, given as `K²` vectors, to `N²` elements, `stride` values apart.
 ///
 /// # Safety
 ///
 /// The taps can be read and the elements written.
 #[inline(always)]
-unsafe fn elements<S: Simd, T: Transform<M, N>, const M: usize, const N: usize>(
+unsafe fn elements<
+    S: Simd,
+    T: Transform<M, N, K>,
+    const M: usize,
+    const N: usize,
+    const K: usize,
+>(
     simd: S,
-    taps: [*const f32; 9],
+    taps: [[*const f32; K]; K],
     to: *mut f32,
     stride: usize,
 ) {
-    let mut rows = [[simd.splat(0.0); 3]; N];
+    let mut rows = [[simd.splat(0.0); K]; N];
     // SAFETY: as the caller says.
     unsafe {
-        for x in 0..3 {
-            let column = [
-                simd.load(taps[x]),
-                simd.load(taps[3 + x]),
-                simd.load(taps[6 + x]),
-            ];
+        for x in 0..K {
+            let column = taps.map(|row| simd.load(row[x]));
             for (row, value) in rows.iter_mut().zip(T::kernel(simd, column)) {
                 row[x] = value;
             }
