@@ -6,6 +6,8 @@ mod command;
 mod diffusion;
 mod engine;
 mod fixtures;
+mod frame;
+mod golden;
 mod kernels;
 mod model;
 mod painting;
