@@ -17,6 +17,7 @@ pub mod correction;
 pub mod emergence;
 pub mod frame;
 pub mod glass;
+pub mod header;
 pub mod lettering;
 pub mod mount;
 pub mod orientation;
@@ -25,6 +26,7 @@ pub mod progress_line;
 pub mod scale;
 pub mod terminal;
 pub mod test_card;
+pub mod tft;
 
 pub use frame::Frame;
 pub use glass::Glass;

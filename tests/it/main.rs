@@ -11,6 +11,8 @@ mod golden;
 mod kernels;
 mod model;
 mod painting;
+mod simulator;
+mod tft;
 mod tidy;
 
 /// Counts, for the tests that say where no memory may be taken.
