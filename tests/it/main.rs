@@ -5,6 +5,7 @@
 mod command;
 mod diffusion;
 mod engine;
+mod epaper;
 mod fixtures;
 mod frame;
 mod golden;

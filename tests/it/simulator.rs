@@ -1,7 +1,10 @@
 //! Panels without hardware: what a viewer sees of the bytes that a driver sends.
 
+pub mod colour_epaper;
+pub mod epaper;
 pub mod mipi_dcs;
 pub mod ssd1351;
+pub mod uc8179;
 pub mod wire;
 
 use driftglass::picture::Picture;
