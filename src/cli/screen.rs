@@ -28,11 +28,7 @@ impl Screen {
             Output::Other
         };
         let method = Method::detect(output, |name| std::env::var(name).ok());
-        let size = terminal_size::terminal_size_of(std::io::stderr());
-        let size = size.map_or_else(Size::default, |(columns, rows)| Size {
-            columns: columns.0.into(),
-            rows: rows.0.into(),
-        });
+        let size = Size::of(std::io::stderr());
         let terminal = Terminal::new(method, size).with_image_id(std::process::id());
         Self {
             terminal: Some(terminal),
@@ -51,7 +47,10 @@ impl Screen {
     /// Whether a picture handed to [`Screen::show`] now would be drawn.
     pub fn shows(&self, progress: &Progress) -> bool {
         let method = self.terminal.as_ref().map(Terminal::method);
-        let draws = matches!(method, Some(Method::Kitty | Method::HalfBlocks(_)));
+        let draws = matches!(
+            method,
+            Some(Method::Kitty | Method::Sixel | Method::HalfBlocks(_))
+        );
         let last = progress.index == progress.count;
         draws && (last || self.drawing <= progress.elapsed.mul_f64(DRAWING_SHARE))
     }
@@ -63,6 +62,7 @@ impl Screen {
             return;
         };
         let mut out = std::io::stderr().lock();
+        terminal.resize(Size::of(&out));
         let shown = if terminal.method() == Method::Log {
             progress
                 .plain()

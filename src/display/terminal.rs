@@ -1,15 +1,27 @@
 //! The terminal as a panel: a picture that redraws itself in place.
 //!
 //! Two pixels share a character cell as "▀", the upper in the foreground and the lower in the
-//! background colour; where the terminal speaks kitty's graphics protocol it gets the picture
-//! itself. Every frame is one write, wrapped in a synchronized update, and afterwards the cursor
+//! background colour; where the terminal speaks kitty's graphics protocol, or knows sixels, it
+//! gets the picture itself. [`Terminal`] draws among other output, [`Panel`] has the whole
+//! terminal for itself.
+//!
+//! Every frame is one write, wrapped in a synchronized update, and afterwards the cursor
 //! stands on the line below with all colours reset: whoever stops in between leaves nothing
 //! behind. What the terminal can do is guessed from the environment and never asked, because an
 //! answer that comes late would land in the shell.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use crate::picture::Picture;
+
+mod panel;
+#[cfg(test)]
+mod screen;
+mod sixel;
+
+pub use panel::Panel;
 
 /// Where standard output goes; the caller asks `std::io::IsTerminal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +46,8 @@ pub enum Colours {
 pub enum Method {
     /// kitty's graphics protocol: the picture itself, as PNG.
     Kitty,
+    /// DEC's sixels: the picture itself, in at most 256 colours.
+    Sixel,
     /// Two pixels in each character.
     HalfBlocks(Colours),
     /// No picture, only the status line, redrawn in place.
@@ -80,34 +94,136 @@ impl Method {
         if in_kitty && !in_tmux {
             return Self::Kitty;
         }
-        let true_colour = ["truecolor", "24bit"].contains(&get("COLORTERM").as_str())
+        let knows_sixels = ["foot", "mlterm", "contour", "yaft"]
+            .iter()
+            .any(|name| term.starts_with(name))
+            || ["iTerm.app", "WezTerm", "mlterm", "contour"].contains(&program.as_str());
+        if knows_sixels && !in_tmux {
+            return Self::Sixel;
+        }
+        Self::HalfBlocks(Self::colours(&term, &program, &get("COLORTERM")))
+    }
+
+    fn colours(term: &str, program: &str, colorterm: &str) -> Colours {
+        let true_colour = ["truecolor", "24bit"].contains(&colorterm)
             || ["direct", "alacritty", "foot", "wezterm"]
                 .iter()
                 .any(|name| term.contains(name))
-            || ["iTerm.app", "WezTerm", "vscode"].contains(&program.as_str());
-        Self::HalfBlocks(if true_colour {
+            || ["iTerm.app", "WezTerm", "vscode"].contains(&program);
+        if true_colour {
             Colours::True
         } else {
             Colours::Palette256
-        })
+        }
     }
 }
 
-/// The size of the terminal in characters.
+/// What a terminal that is a panel shows.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Facts {
+    /// The terminal's device; `/dev/tty` is the one that the program was started from.
+    pub device: PathBuf,
+    /// How pictures are brought to the terminal.
+    pub method: Choice,
+    /// The width of its frames, from 1. With neither side, frames are as large as the terminal.
+    pub width_px: Option<u16>,
+    /// The height of its frames, from 1.
+    pub height_px: Option<u16>,
+}
+
+impl Default for Facts {
+    /// The terminal that the program was started from, used as well as it can be.
+    fn default() -> Self {
+        Self {
+            device: "/dev/tty".into(),
+            method: Choice::default(),
+            width_px: None,
+            height_px: None,
+        }
+    }
+}
+
+/// Which [`Method`] is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// The best that the environment tells of.
+    #[default]
+    Auto,
+    /// Two pixels in each character.
+    HalfBlocks,
+    /// kitty's graphics protocol.
+    Kitty,
+    /// DEC's sixels.
+    Sixel,
+}
+
+spelled!(
+    Choice,
+    "method",
+    Auto = "auto",
+    HalfBlocks = "half-blocks",
+    Kitty = "kitty",
+    Sixel = "sixel"
+);
+
+impl Choice {
+    /// The method that is wanted on this output, with these environment variables. What was
+    /// chosen counts more than what the environment tells.
+    pub fn method(self, output: Output, env: impl Fn(&str) -> Option<String>) -> Method {
+        match self {
+            Self::Auto => Method::detect(output, env),
+            Self::HalfBlocks => {
+                let get = |name: &str| env(name).unwrap_or_default();
+                let (term, program) = (get("TERM"), get("TERM_PROGRAM"));
+                Method::HalfBlocks(Method::colours(&term, &program, &get("COLORTERM")))
+            }
+            Self::Kitty => Method::Kitty,
+            Self::Sixel => Method::Sixel,
+        }
+    }
+}
+
+/// The size of the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
     /// Characters in a line.
     pub columns: usize,
     /// Lines.
     pub rows: usize,
+    /// Width and height of a character in pixels, as sixels count them.
+    pub cell_px: [usize; 2],
 }
 
 impl Default for Size {
-    /// 80 by 24, as it has been since the VT100.
+    /// 80 by 24, as it has been since the VT100; characters as large as the VT340's.
     fn default() -> Self {
         Self {
             columns: 80,
             rows: 24,
+            cell_px: [10, 20],
+        }
+    }
+}
+
+impl Size {
+    /// The size of the terminal behind `terminal` at this moment; the default where it tells none.
+    pub fn of(terminal: impl AsFd) -> Self {
+        let unknown = Self::default();
+        let Ok(told) = rustix::termios::tcgetwinsize(terminal) else {
+            return unknown;
+        };
+        let or = |told: usize, unknown: usize| if told == 0 { unknown } else { told };
+        let columns = or(told.ws_col.into(), unknown.columns);
+        let rows = or(told.ws_row.into(), unknown.rows);
+        let cell_px = [
+            or(usize::from(told.ws_xpixel) / columns, unknown.cell_px[0]),
+            or(usize::from(told.ws_ypixel) / rows, unknown.cell_px[1]),
+        ];
+        Self {
+            columns,
+            rows,
+            cell_px,
         }
     }
 }
@@ -119,6 +235,8 @@ pub struct Terminal {
     size: Size,
     image_id: u32,
     drawn_lines: usize,
+    /// The widest of these lines, in characters.
+    drawn_columns: usize,
 }
 
 impl Terminal {
@@ -129,7 +247,19 @@ impl Terminal {
             size,
             image_id: 0x6472_6966,
             drawn_lines: 0,
+            drawn_columns: 0,
         }
+    }
+
+    /// The terminal has this size now: pictures are drawn for it from the next one on.
+    ///
+    /// Where the terminal became narrower than what is drawn, it may have broken the lines, and
+    /// nobody can tell where the picture begins: the next one gets a place of its own below.
+    pub fn resize(&mut self, size: Size) {
+        if size.columns < self.drawn_columns {
+            self.leave();
+        }
+        self.size = size;
     }
 
     /// kitty's number for the picture, not 0.
@@ -172,15 +302,29 @@ impl Terminal {
         }
         let mut frame = Vec::new();
         self.begin(&mut frame)?;
-        let picture_lines = match (self.method, picture) {
-            (Method::Log | Method::Line, _) | (_, None) => 0,
+        let (picture_lines, picture_columns) = match (self.method, picture) {
+            (Method::Log | Method::Line, _) | (_, None) => (0, 0),
             (Method::HalfBlocks(colours), Some(picture)) => {
-                write_half_blocks(&mut frame, &self.scaled(picture), colours)?
+                let picture = self.scaled(picture);
+                let lines = write_half_blocks(&mut frame, &picture, colours);
+                (lines, picture.width_px())
             }
             (Method::Kitty, Some(picture)) => {
                 let lines = self.kitty_lines(picture);
-                write_kitty(&mut frame, picture, lines, self.image_id)?;
-                lines
+                write_room(&mut frame, lines)?;
+                write_kitty(&mut frame, picture, &format!("r={lines}"), self.image_id)?;
+                write!(frame, "\x1b[{lines}B\r")?;
+                (lines, 0)
+            }
+            (Method::Sixel, Some(picture)) => {
+                let picture = self.in_sixels(picture);
+                let lines = picture.height_px().div_ceil(self.size.cell_px[1]);
+                write_room(&mut frame, lines)?;
+                // Where the cursor is after sixels differs between terminals.
+                frame.extend(b"\x1b7");
+                frame.extend(sixel::encode(&picture));
+                write!(frame, "\x1b8\x1b[{lines}B\r")?;
+                (lines, 0)
             }
         };
         let status = status.chars().filter(|character| !character.is_control());
@@ -191,6 +335,7 @@ impl Terminal {
         // Whatever a taller frame left below goes, the cursor returns, the update is shown.
         write!(frame, "\x1b[J\x1b[?25h\x1b[?2026l")?;
         self.drawn_lines = picture_lines + usize::from(!status.is_empty());
+        self.drawn_columns = picture_columns.max(status.chars().count());
         out.write_all(&frame)?;
         out.flush()
     }
@@ -224,17 +369,17 @@ impl Terminal {
 
     /// The picture as many pixels large as it is to have half cells.
     fn scaled(&self, picture: &Picture) -> Picture {
-        let (width, height) = (picture.width_px(), picture.height_px());
-        let (most_width, most_height) = (self.columns(), 2 * self.most_lines());
-        if width > most_width || height > most_height {
-            return if width * most_height > height * most_width {
-                picture.fitted(most_width, (height * most_width / width).max(1))
-            } else {
-                picture.fitted((width * most_height / height).max(1), most_height)
-            };
-        }
-        let factor = usize::min(most_width / width, 2 * self.sensible_lines() / height);
-        picture.enlarged(factor.max(1))
+        let most = [self.columns(), 2 * self.most_lines()];
+        scaled(picture, most, 2 * self.sensible_lines())
+    }
+
+    /// The picture as large as it is to be printed in sixels: whole bands, or the last one could
+    /// reach below the terminal and scroll it.
+    fn in_sixels(&self, picture: &Picture) -> Picture {
+        let [width_px, height_px] = self.size.cell_px;
+        let bands = |lines: usize| (lines * height_px / 6).max(1) * 6;
+        let most = [self.columns() * width_px, bands(self.most_lines())];
+        scaled(picture, most, bands(self.sensible_lines()))
     }
 
     /// The lines that kitty scales the picture to, when a cell is about twice as high as wide.
@@ -244,33 +389,57 @@ impl Terminal {
     }
 }
 
+/// The picture enlarged by the largest whole number that keeps it within `most` pixels and
+/// `sensible_height`, or, where it is larger than `most`, shrunk to fit.
+fn scaled(picture: &Picture, most: [usize; 2], sensible_height: usize) -> Picture {
+    let (width, height) = (picture.width_px(), picture.height_px());
+    let [most_width, most_height] = most;
+    if width > most_width || height > most_height {
+        return if width * most_height > height * most_width {
+            picture.fitted(most_width, (height * most_width / width).max(1))
+        } else {
+            picture.fitted((width * most_height / height).max(1), most_height)
+        };
+    }
+    let factor = usize::min(most_width / width, sensible_height / height);
+    picture.enlarged(factor.max(1))
+}
+
+/// Makes room for a picture of this many lines, because it scrolls with the text it stands in.
+fn write_room(frame: &mut Vec<u8>, lines: usize) -> io::Result<()> {
+    frame.extend(b"\x1b[K\n".repeat(lines));
+    write!(frame, "\x1b[{lines}A")
+}
+
 /// Draws two rows of pixels in each line; the number of lines.
-fn write_half_blocks(
-    frame: &mut Vec<u8>,
-    picture: &Picture,
-    colours: Colours,
-) -> io::Result<usize> {
+fn write_half_blocks(frame: &mut Vec<u8>, picture: &Picture, colours: Colours) -> usize {
     let lines = picture.height_px().div_ceil(2);
     for line in 0..lines {
-        let mut current = None;
-        for x in 0..picture.width_px() {
-            let upper = sgr(picture.pixel(x, 2 * line), colours);
-            // Below the last row of an odd height lies the terminal's own background.
-            let lower = if 2 * line + 1 < picture.height_px() {
-                format!("48;{}", sgr(picture.pixel(x, 2 * line + 1), colours))
-            } else {
-                "49".to_owned()
-            };
-            let cell = format!("\x1b[38;{upper};{lower}m");
-            if current.as_ref() != Some(&cell) {
-                frame.extend(cell.as_bytes());
-                current = Some(cell);
-            }
-            frame.extend("▀".as_bytes());
-        }
-        frame.extend(b"\x1b[0m\x1b[K\n");
+        write_half_block_line(frame, picture, line, colours);
+        frame.extend(b"\x1b[K\n");
     }
-    Ok(lines)
+    lines
+}
+
+/// Draws the rows 2 `line` and 2 `line` + 1, and resets the colours.
+fn write_half_block_line(frame: &mut Vec<u8>, picture: &Picture, line: usize, colours: Colours) {
+    let mut current = None;
+    for x in 0..picture.width_px() {
+        let upper = sgr(picture.pixel(x, 2 * line), colours);
+        // Below the last row of an odd height lies the terminal's own background.
+        let lower = if 2 * line + 1 < picture.height_px() {
+            format!("48;{}", sgr(picture.pixel(x, 2 * line + 1), colours))
+        } else {
+            "49".to_owned()
+        };
+        let cell = format!("\x1b[38;{upper};{lower}m");
+        if current.as_ref() != Some(&cell) {
+            frame.extend(cell.as_bytes());
+            current = Some(cell);
+        }
+        frame.extend("▀".as_bytes());
+    }
+    frame.extend(b"\x1b[0m");
 }
 
 /// The colour as parameters of "select graphic rendition", after 38 or 48 (ISO 8613-6).
@@ -306,22 +475,21 @@ fn nearest_of_256(rgb: [u8; 3]) -> u8 {
     }
 }
 
-/// Transmits and displays the picture over `lines` lines (kitty's "terminal graphics protocol").
+/// Transmits and displays the picture at the cursor, which stays where it is (kitty's "terminal
+/// graphics protocol").
+///
+/// `place` tells one side in characters, `r=` or `c=`, so that the other one keeps the aspect.
 fn write_kitty(
     frame: &mut Vec<u8>,
     picture: &Picture,
-    lines: usize,
+    place: &str,
     image_id: u32,
 ) -> io::Result<()> {
     // The terminal smooths what it enlarges: pixels must be large before they get there.
     let longest_px = picture.width_px().max(picture.height_px());
     let png = picture.enlarged((512 / longest_px).max(1)).encode_png(&[]);
-    // Room first, because the picture scrolls with the text it stands in.
-    frame.extend(b"\x1b[K\n".repeat(lines));
-    write!(frame, "\x1b[{lines}A")?;
-    // Only the height is told, so that the width keeps the aspect; C=1 leaves the cursor alone
-    // and q=2 asks for no answer.
-    write!(frame, "\x1b_Ga=T,f=100,i={image_id},p=1,r={lines},C=1,q=2,")?;
+    // C=1 leaves the cursor alone and q=2 asks for no answer.
+    write!(frame, "\x1b_Ga=T,f=100,i={image_id},p=1,{place},C=1,q=2,")?;
     let base64 = base64(&png);
     let mut chunks = base64.as_bytes().chunks(4096).peekable();
     let mut keys = "";
@@ -331,7 +499,7 @@ fn write_kitty(
         frame.extend(b"\x1b\\");
         keys = "\x1b_G";
     }
-    write!(frame, "\x1b[{lines}B\r")
+    Ok(())
 }
 
 /// RFC 4648, section 4.
@@ -353,174 +521,8 @@ fn base64(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::screen::{Screen, rgb_of};
     use super::*;
-    use std::collections::BTreeMap;
-
-    /// A small terminal that understands exactly what this file writes.
-    struct Screen {
-        size: Size,
-        /// From the first line ever, so that scrolling moves nothing.
-        cells: BTreeMap<(usize, usize), Cell>,
-        cursor: (usize, usize),
-        /// The lowest line reached: the window ends there.
-        bottom: usize,
-        rendition: (Option<String>, Option<String>),
-        in_update: bool,
-        cursor_hidden: bool,
-        /// Line, keys of the first chunk, payload.
-        images: Vec<(usize, String, String)>,
-    }
-
-    #[derive(Debug, Clone, PartialEq)]
-    struct Cell {
-        character: char,
-        upper: Option<String>,
-        lower: Option<String>,
-    }
-
-    impl Screen {
-        fn new(size: Size) -> Self {
-            Self {
-                size,
-                cells: BTreeMap::new(),
-                cursor: (0, 0),
-                bottom: 0,
-                rendition: (None, None),
-                in_update: false,
-                cursor_hidden: false,
-                images: Vec::new(),
-            }
-        }
-
-        fn take(&mut self, bytes: &[u8]) {
-            let mut rest = str::from_utf8(bytes).unwrap();
-            while let Some(character) = rest.chars().next() {
-                rest = &rest[character.len_utf8()..];
-                match character {
-                    '\x1b' if rest.starts_with('_') => {
-                        let (command, after) = rest.split_once("\x1b\\").unwrap();
-                        self.graphics(command.strip_prefix("_G").unwrap());
-                        rest = after;
-                    }
-                    '\x1b' => {
-                        let end = rest.find(|c: char| c.is_ascii_alphabetic()).unwrap();
-                        self.control(rest[..end].strip_prefix('[').unwrap(), &rest[end..=end]);
-                        rest = &rest[end + 1..];
-                    }
-                    '\r' => self.cursor.1 = 0,
-                    '\n' => {
-                        self.cursor = (self.cursor.0 + 1, 0);
-                        self.bottom = self.bottom.max(self.cursor.0);
-                    }
-                    _ => {
-                        let (upper, lower) = self.rendition.clone();
-                        self.cells.insert(
-                            self.cursor,
-                            Cell {
-                                character,
-                                upper,
-                                lower,
-                            },
-                        );
-                        self.cursor.1 += 1;
-                        assert!(
-                            self.cursor.1 < self.size.columns,
-                            "the last column is touched"
-                        );
-                    }
-                }
-            }
-        }
-
-        fn control(&mut self, parameters: &str, command: &str) {
-            let number = || parameters.parse::<usize>().unwrap();
-            match (parameters, command) {
-                ("?2026", "h" | "l") => self.in_update = command == "h",
-                ("?25", "h" | "l") => self.cursor_hidden = command == "l",
-                ("", "K") => self
-                    .cells
-                    .retain(|place, _| place.0 != self.cursor.0 || place.1 < self.cursor.1),
-                ("", "J") => self.cells.retain(|place, _| *place < self.cursor),
-                ("0", "m") => self.rendition = (None, None),
-                (_, "m") => {
-                    let numbers: Vec<_> = parameters.split(';').collect();
-                    // 38;2;r;g;b or 38;5;n, then 48;… likewise or 49.
-                    let (upper, lower) = numbers.split_at(if numbers[1] == "2" { 5 } else { 3 });
-                    assert_eq!(upper[0], "38");
-                    let has_lower = lower[0] == "48";
-                    assert!(has_lower || lower == ["49"]);
-                    self.rendition = (
-                        Some(upper[1..].join(";")),
-                        has_lower.then(|| lower[1..].join(";")),
-                    );
-                }
-                (_, "A") => {
-                    self.cursor.0 -= number();
-                    let top = (self.bottom + 1).saturating_sub(self.size.rows);
-                    assert!(
-                        self.cursor.0 >= top,
-                        "the cursor stops at the top of the window"
-                    );
-                }
-                (_, "B") => self.cursor.0 += number(),
-                _ => panic!("unknown control sequence {parameters}{command}"),
-            }
-        }
-
-        fn graphics(&mut self, command: &str) {
-            let (keys, payload) = command.split_once(';').unwrap();
-            assert!(payload.len() <= 4096);
-            if keys.starts_with("a=T") {
-                self.images
-                    .push((self.cursor.0, keys.to_owned(), String::new()));
-            }
-            self.images.last_mut().unwrap().2.push_str(payload);
-        }
-
-        fn assert_settled(&self) {
-            assert!(!self.in_update && !self.cursor_hidden);
-            assert_eq!(self.rendition, (None, None));
-            assert_eq!(self.cursor, (self.bottom, 0));
-        }
-
-        fn text(&self, line: usize) -> String {
-            self.cells
-                .range((line, 0)..(line + 1, 0))
-                .map(|(_, cell)| cell.character)
-                .collect()
-        }
-
-        /// The picture in half blocks from `line` on, `None` where there is only background.
-        fn pixels(&self, line: usize, width: usize, height: usize) -> Vec<[u8; 3]> {
-            let mut pixels = Vec::new();
-            for y in 0..height {
-                for x in 0..width {
-                    let cell = &self.cells[&(line + y / 2, x)];
-                    assert_eq!(cell.character, '▀');
-                    let colour = if y % 2 == 0 { &cell.upper } else { &cell.lower };
-                    pixels.push(rgb_of(colour.as_ref().unwrap()));
-                }
-            }
-            pixels
-        }
-    }
-
-    /// Which colour the parameters after 38 or 48 select.
-    fn rgb_of(parameters: &str) -> [u8; 3] {
-        let numbers: Vec<u8> = parameters
-            .split(';')
-            .map(|number| number.parse().unwrap())
-            .collect();
-        match numbers[..] {
-            [2, r, g, b] => [r, g, b],
-            [5, grey @ 232..=255] => [8 + 10 * (grey - 232); 3],
-            [5, colour @ 16..=231] => [36, 6, 1].map(|place| match (colour - 16) / place % 6 {
-                0 => 0,
-                step => 55 + 40 * step,
-            }),
-            _ => panic!("unknown colour {parameters}"),
-        }
-    }
 
     fn shades(width: usize, height: usize) -> Picture {
         let shade = |at: usize| (at * at % 251) as u8;
@@ -535,7 +537,16 @@ mod tests {
     const WIDE: Size = Size {
         columns: 200,
         rows: 51,
+        cell_px: [10, 20],
     };
+
+    fn size(columns: usize, rows: usize) -> Size {
+        Size {
+            columns,
+            rows,
+            ..Size::default()
+        }
+    }
 
     #[test]
     fn the_terminal_shows_the_picture() {
@@ -586,17 +597,7 @@ mod tests {
     #[test]
     fn a_picture_too_large_is_shrunk() {
         for (width, height) in [(512, 512), (300, 20), (10, 300), (64, 64), (79, 45)] {
-            for size in [
-                Size::default(),
-                Size {
-                    columns: 20,
-                    rows: 10,
-                },
-                Size {
-                    columns: 1,
-                    rows: 1,
-                },
-            ] {
+            for size in [Size::default(), size(20, 10), size(1, 1)] {
                 let terminal = Terminal::new(TRUE, size);
                 let scaled = terminal.scaled(&shades(width, height));
                 assert!(scaled.width_px() <= terminal.columns());
@@ -750,7 +751,11 @@ mod tests {
             ("TERM=xterm-256color COLORTERM=truecolor", TRUE),
             ("TERM=xterm-256color COLORTERM=24bit", TRUE),
             ("TERM=xterm-256color TERM_PROGRAM=Apple_Terminal", palette),
-            ("TERM=xterm-256color TERM_PROGRAM=iTerm.app", TRUE),
+            ("TERM=xterm-256color TERM_PROGRAM=iTerm.app", Method::Sixel),
+            ("TERM=xterm-256color TERM_PROGRAM=WezTerm", Method::Sixel),
+            ("TERM=foot COLORTERM=truecolor", Method::Sixel),
+            ("TERM=mlterm", Method::Sixel),
+            ("TERM=tmux-256color TMUX=/tmp/x TERM_PROGRAM=WezTerm", TRUE),
             ("TERM=alacritty", TRUE),
             ("TERM=xterm-direct", TRUE),
             ("TERM=xterm-kitty", Method::Kitty),
@@ -791,5 +796,68 @@ mod tests {
                 "{environment}"
             );
         }
+    }
+
+    #[test]
+    fn what_was_chosen_counts_more_than_the_environment() {
+        let none = |_: &str| None;
+        let kitty = |name: &str| (name == "TERM").then(|| "xterm-kitty".to_owned());
+        let direct = |name: &str| (name == "COLORTERM").then(|| "truecolor".to_owned());
+        let palette = Method::HalfBlocks(Colours::Palette256);
+        assert_eq!(Choice::Auto.method(Output::Terminal, kitty), Method::Kitty);
+        assert_eq!(Choice::Sixel.method(Output::Terminal, kitty), Method::Sixel);
+        assert_eq!(Choice::Kitty.method(Output::Terminal, none), Method::Kitty);
+        assert_eq!(Choice::HalfBlocks.method(Output::Terminal, kitty), palette);
+        assert_eq!(Choice::HalfBlocks.method(Output::Terminal, direct), TRUE);
+    }
+
+    #[test]
+    fn sixels_stand_where_a_picture_would() {
+        let (mut screen, mut bytes) = (Screen::new(WIDE), Vec::new());
+        let mut terminal = Terminal::new(Method::Sixel, WIDE);
+        for (picture, factor, lines) in [(shades(1700, 30), 1, 2), (shades(32, 32), 26, 42)] {
+            bytes.clear();
+            terminal.show(&mut bytes, Some(&picture), "status").unwrap();
+            screen.take(&bytes);
+            screen.assert_settled();
+            let (place, stream) = screen.sixels.last().unwrap();
+            assert_eq!((*place, screen.text(lines).as_str()), ((0, 0), "status"));
+            let shown = sixel::tests::as_picture(stream);
+            let large = picture.enlarged(factor);
+            assert_eq!(
+                (shown.width_px(), shown.height_px()),
+                (large.width_px(), large.height_px())
+            );
+            assert!(shown.psnr_db(&large) > 30.0);
+        }
+    }
+
+    #[test]
+    fn a_terminal_that_changes_its_size_keeps_one_picture_where_it_can() {
+        let narrow = size(60, 24);
+        let (mut screen, mut bytes) = (Screen::new(Size::default()), Vec::new());
+        let mut terminal = Terminal::new(TRUE, Size::default());
+        let mut show = |terminal: &mut Terminal, screen: &mut Screen| {
+            bytes.clear();
+            terminal
+                .show(&mut bytes, Some(&shades(39, 20)), "status")
+                .unwrap();
+            screen.take(&bytes);
+            screen.assert_settled();
+        };
+        show(&mut terminal, &mut screen);
+        assert_eq!((screen.text(20).as_str(), screen.bottom), ("status", 21));
+        // Wider: the lines are as they were, the picture is replaced.
+        terminal.resize(WIDE);
+        screen.size = WIDE;
+        show(&mut terminal, &mut screen);
+        assert_eq!(screen.pixels(0, 156, 80), rows(&shades(39, 20).enlarged(4)));
+        assert_eq!(screen.bottom, 41);
+        // Narrower than the picture: the lines may be broken, and a new one begins below.
+        terminal.resize(narrow);
+        screen.size = narrow;
+        show(&mut terminal, &mut screen);
+        assert_eq!(screen.pixels(41, 39, 20), rows(&shades(39, 20)));
+        assert_eq!(screen.bottom, 52);
     }
 }

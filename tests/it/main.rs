@@ -12,9 +12,12 @@ mod golden;
 mod kernels;
 mod model;
 mod painting;
+mod raw;
 mod simulator;
 mod tft;
 mod tidy;
+#[cfg(all(feature = "window", target_os = "linux"))]
+mod window;
 
 /// Counts, for the tests that say where no memory may be taken.
 #[global_allocator]
