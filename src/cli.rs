@@ -15,15 +15,21 @@ use crate::files::read_limited;
 use crate::model::Library;
 
 mod bench;
+mod boards;
 mod models;
 mod noise;
 mod onnx;
 mod plot;
 mod process;
 mod progress;
+mod run;
 mod sample;
 mod schedule;
 mod screen;
+mod show;
+mod signals;
+mod test_card;
+mod wall;
 
 /// Paints new pictures out of noise with a small diffusion model.
 #[derive(Debug, Parser)]
@@ -47,7 +53,16 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Paint pictures (also what happens without a command).
-    Sample(sample::Args),
+    Sample(Box<sample::Args>),
+    /// Paint one picture after the other on a panel, until Ctrl-C or a service manager ends it.
+    Run(Box<run::Args>),
+    /// Show a picture file on a panel.
+    Show(show::Args),
+    /// Draw a test card on a panel, and say what to do about what is wrong with it.
+    TestCard(test_card::Args),
+    /// List, show, detect and check boards and panels.
+    #[command(subcommand)]
+    Boards(boards::Command),
     /// Destroy a picture step by step: the forward process, as a strip or an animation.
     Noise(noise::Args),
     /// List, show and check the model packages.
@@ -99,8 +114,12 @@ impl LibraryArgs {
 ///
 /// When the command fails; the chain of causes reads as one sentence.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    match cli.command.unwrap_or(Command::Sample(cli.sample)) {
+    match cli.command.unwrap_or(Command::Sample(Box::new(cli.sample))) {
         Command::Sample(args) => sample::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::TestCard(args) => test_card::run(&args),
+        Command::Boards(command) => boards::run(&command),
         Command::Noise(args) => noise::run(&args),
         Command::Models(command) => models::run(&command),
         Command::Schedule(args) => schedule::run(&args),

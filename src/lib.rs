@@ -7,7 +7,10 @@
 //! - [`engine`]: verified ONNX bytes → a network that runs; the only place that names tract.
 //! - [`pipeline`]: recipe → picture, step by step.
 //! - [`picture`], [`npz`], [`files`], [`error`]: what all of them stand on.
-//! - [`display`]: a picture on a panel.
+//! - [`display`]: a picture on a panel, one file for each kind of panel.
+//! - [`board`]: what carries a panel; every board and every panel is a file of facts.
+//! - [`config`]: the owner's file.
+//! - [`kiosk`]: the loop that paints, shows, holds and goes on.
 //! - [`cli`]: the commands, the only place that prints.
 //!
 //! # Example
@@ -31,13 +34,17 @@
 #[macro_use]
 mod spelling;
 
+pub mod board;
 pub mod cli;
+pub mod config;
 pub mod diffusion;
 pub mod display;
 pub mod engine;
 pub mod error;
 pub mod files;
+pub mod kiosk;
 pub mod model;
 pub mod npz;
 pub mod picture;
 pub mod pipeline;
+mod strict;

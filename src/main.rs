@@ -5,11 +5,15 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use driftglass::cli::{self, Cli};
+use driftglass::display::console;
 use driftglass::engine::is_evaluating;
 
 fn main() -> ExitCode {
     silence_the_engine();
-    match cli::run(Cli::parse()) {
+    let ended = cli::run(Cli::parse());
+    // The console's mode outlives the program, and a panel that hangs was left to its thread.
+    console::restore();
+    match ended {
         Ok(code) => code,
         // Whoever reads our output may stop reading, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

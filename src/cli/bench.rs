@@ -25,6 +25,8 @@ use crate::npz::Array;
 use crate::picture::Picture;
 use crate::pipeline::{Painter, Recipe};
 
+mod display;
+
 /// `driftglass bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -49,6 +51,10 @@ pub struct Args {
     /// Also where the time goes: by kind of operator, by node, beside the peak of one core
     #[arg(long)]
     profile: bool,
+
+    /// Instead of a model: what it takes to turn a picture into a panel's bytes
+    #[arg(long, conflicts_with_all = ["model", "precision", "steps", "profile"])]
+    display: bool,
 
     /// Print as JSON
     #[arg(long)]
@@ -140,6 +146,10 @@ impl Denoiser for Timed<'_> {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.display {
+        display::run(args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = measure(args)?;
     if args.json {
         print_json(&report)?;

@@ -11,9 +11,13 @@ use ndarray::Axis;
 
 use super::progress::Progress;
 use super::screen::Screen;
+use super::wall::{BoardArgs, LitStage, Wall};
 use super::{EngineArgs, GAP_COLOUR, GAP_PX, LibraryArgs, read_picture, seed};
 use crate::diffusion::sampler::{SamplerKind, Step, VarianceKind};
 use crate::diffusion::timesteps::Spacing;
+use crate::display::scene::Scene;
+use crate::display::stage::Kind;
+use crate::display::{correction, mount};
 use crate::error::Result;
 use crate::files::{create_folder, folder_of, write_whole};
 use crate::model::Precision;
@@ -107,6 +111,14 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Preview::X0)]
     preview: Preview,
 
+    /// Also show it on this panel, by name or by its file's path: the steps as --preview says,
+    /// and the finished picture
+    #[arg(long, value_name = "PANEL")]
+    display: Option<String>,
+
+    #[command(flatten)]
+    boards: BoardArgs,
+
     /// Print nothing but the paths of the files
     #[arg(long, short)]
     quiet: bool,
@@ -155,7 +167,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let order = Order::new(args)?;
     let package = args.library.library()?.open(&order.model)?;
     let mut painter = Painter::open(package, order.precision, args.engine.threads)?;
-    let mut screen = if args.quiet {
+    let panel = panel(args)?;
+    let terminal_is_taken = panel.as_ref().is_some_and(|panel| panel.is_terminal);
+    let mut screen = if args.quiet || terminal_is_taken {
         Screen::silent()
     } else {
         Screen::new()
@@ -164,7 +178,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for index in 0..order.count {
         let recipe = order.recipe(&painter, index)?;
         let path = order.target.path(&recipe, index);
-        let (picture, frames) = paint(args, &mut painter, &recipe, &order, &mut screen)?;
+        let (picture, frames) = paint(
+            args,
+            &mut painter,
+            &recipe,
+            &order,
+            &mut screen,
+            panel.as_ref(),
+        )?;
         let picture = scaled(&picture, args);
         write_whole(&path, &picture.encode_png(&recipe.to_texts()))?;
         screen.say(&path)?;
@@ -193,7 +214,33 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         )?;
         screen.say(&path)?;
     }
+    if let Some(panel) = panel {
+        panel.finish()?;
+        panel.close()?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The panel of `--display`, on its own thread.
+fn panel(args: &Args) -> Result<Option<LitStage>> {
+    let Some(name) = args.display.as_deref() else {
+        return Ok(None);
+    };
+    let wall = Wall::find(
+        &args.boards.library()?,
+        args.boards.board.as_deref(),
+        Some(name),
+    )?;
+    let stage = wall.stage(mount::Facts::default(), correction::Facts::default())?;
+    Ok(Some(stage))
+}
+
+fn scene(picture: Picture) -> Scene {
+    Scene::Picture {
+        picture,
+        progress: None,
+        captions: Vec::new(),
+    }
 }
 
 /// What the arguments ask for, checked before the first picture is painted.
@@ -318,6 +365,7 @@ fn paint(
     recipe: &Recipe,
     order: &Order,
     screen: &mut Screen,
+    panel: Option<&LitStage>,
 ) -> Result<(Picture, Vec<Picture>)> {
     let mut frames = Vec::new();
     let start = Instant::now();
@@ -332,7 +380,9 @@ fn paint(
             per_step: elapsed / finished as u32,
         };
         let preview = args.preview != Preview::None && screen.shows(&progress);
-        let frame = (preview || args.apng).then(|| {
+        let stage = panel.map(|panel| &panel.stage);
+        let stage = stage.filter(|stage| args.preview != Preview::None && stage.shows_steps());
+        let frame = (preview || args.apng || stage.is_some()).then(|| {
             let tensor = if args.preview == Preview::Xt {
                 step.x
             } else {
@@ -341,9 +391,15 @@ fn paint(
             Picture::from_tensor(tensor.index_axis(Axis(0), 0))
         });
         screen.show(frame.as_ref().filter(|_| preview), &progress);
+        if let (Some(stage), Some(frame)) = (stage, &frame) {
+            stage.show(Kind::Step, scene(frame.clone()));
+        }
         frames.extend(frame.filter(|_| args.apng));
         ControlFlow::Continue(())
     })?;
+    if let Some(panel) = panel {
+        panel.stage.show(Kind::Finished, scene(picture.clone()));
+    }
     if args.apng {
         frames.push(picture.clone());
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::fixtures::{Copy, Graph, data};
 
 /// Runs the program in `folder` with these arguments.
-fn run(folder: &Path, arguments: &[&str]) -> Output {
+pub fn run(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_driftglass"))
         .args(arguments)
         .current_dir(folder)
@@ -22,7 +22,7 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
 }
 
 /// Runs the program, which must succeed, and returns what it printed.
-fn succeed(folder: &Path, arguments: &[&str]) -> String {
+pub fn succeed(folder: &Path, arguments: &[&str]) -> String {
     let output = run(folder, arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
@@ -30,7 +30,7 @@ fn succeed(folder: &Path, arguments: &[&str]) -> String {
 }
 
 /// Runs the program, which must fail with this code, and returns its one sentence.
-fn fail(folder: &Path, arguments: &[&str], code: i32) -> String {
+pub fn fail(folder: &Path, arguments: &[&str], code: i32) -> String {
     let output = run(folder, arguments);
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");

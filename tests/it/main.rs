@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
+mod boards;
 mod command;
 mod diffusion;
 mod engine;
@@ -13,6 +14,7 @@ mod kernels;
 mod model;
 mod painting;
 mod raw;
+mod run;
 mod simulator;
 mod tft;
 mod tidy;

@@ -13,6 +13,12 @@ const OWNED: &[(&str, &str)] = &[
     ("anyhow", "cli"),
     ("png", "picture"),
     ("zip", "npz"),
+    ("mipidsi", "display"),
+    ("linux_embedded_hal", "display"),
+    ("gpiocdev", "display"),
+    ("winit", "display"),
+    ("softbuffer", "display"),
+    ("rustix", "display"),
 ];
 
 fn root() -> &'static Path {
