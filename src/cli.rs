@@ -95,16 +95,26 @@ struct EngineArgs {
 
 impl LibraryArgs {
     fn library(&self) -> Result<Library> {
-        let from_env = || std::env::var_os("DRIFTGLASS_MODELS").map(PathBuf::from);
-        let folder = self.folder.clone().or_else(from_env);
-        match folder.as_ref().filter(|folder| !folder.is_dir()) {
-            None => Ok(Library::new(folder)),
-            Some(missing) => Err(Error::unexpected(
-                missing.display(),
-                "a folder of model packages",
-                "none",
-            )),
-        }
+        let folder = searched_first(
+            &self.folder,
+            "DRIFTGLASS_MODELS",
+            "a folder of model packages",
+        )?;
+        Ok(Library::new(folder))
+    }
+}
+
+/// The folder of an option, or else of an environment variable, which must be there if it is named.
+fn searched_first(
+    option: &Option<PathBuf>,
+    variable: &str,
+    expected: &str,
+) -> Result<Option<PathBuf>> {
+    let from_env = || std::env::var_os(variable).map(PathBuf::from);
+    let folder = option.clone().or_else(from_env);
+    match folder.as_ref().filter(|folder| !folder.is_dir()) {
+        None => Ok(folder),
+        Some(missing) => Err(Error::unexpected(missing.display(), expected, "none")),
     }
 }
 

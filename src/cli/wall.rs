@@ -5,6 +5,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::searched_first;
 use crate::board::detect::System;
 use crate::board::panel::Kind;
 use crate::board::{Board, Library, Opened, Panel};
@@ -12,7 +13,7 @@ use crate::display::scene::{Composer, Scene};
 use crate::display::stage::{Patience, Stage};
 use crate::display::window::Key;
 use crate::display::{Damage, Frame, Pace, correction, mount};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// How often a picture that only hangs looks whether it is to be taken down.
 const TICK: Duration = Duration::from_millis(100);
@@ -47,16 +48,8 @@ pub struct BoardArgs {
 impl BoardArgs {
     /// The files of boards and panels.
     pub fn library(&self) -> Result<Library> {
-        let from_env = || std::env::var_os("DRIFTGLASS_BOARDS").map(PathBuf::from);
-        let folder = self.folder.clone().or_else(from_env);
-        match folder.as_ref().filter(|folder| !folder.is_dir()) {
-            None => Ok(Library::new(folder)),
-            Some(missing) => Err(Error::unexpected(
-                missing.display(),
-                "a folder of boards",
-                "none",
-            )),
-        }
+        let folder = searched_first(&self.folder, "DRIFTGLASS_BOARDS", "a folder of boards")?;
+        Ok(Library::new(folder))
     }
 }
 
