@@ -180,6 +180,12 @@ fn share(items: usize, tasks: usize, task: usize) -> Range<usize> {
     items * task / tasks..items * (task + 1) / tasks
 }
 
+/// How many of `threads` are worth waking for so much `work`: a phase in which they lose `start`
+/// each is done soonest by one of them, if it is short.
+fn worth_waking(threads: usize, work: usize, start: usize) -> usize {
+    if work < 2 * start { 1 } else { threads }
+}
+
 /// One step of a program.
 pub trait Operator: Send + Sync + std::fmt::Debug {
     /// The number of tasks of each phase. Phases run one after another; the tasks of a phase run

@@ -93,8 +93,6 @@ struct Planner<'a> {
     concats: HashMap<usize, (Placed, Vec<bool>)>,
     buffers: Vec<Buffer>,
     steps: Vec<Planned>,
-    /// Bytes of all constants.
-    weight_bytes: usize,
 }
 
 impl<'a> Planner<'a> {
@@ -111,9 +109,6 @@ impl<'a> Planner<'a> {
             concats: HashMap::new(),
             buffers: Vec::new(),
             steps: Vec::new(),
-            weight_bytes: (graph.values.iter())
-                .filter_map(|value| Some(value.constant.as_ref()?.bytes.len()))
-                .sum(),
             graph,
         };
         planner.find_chains();

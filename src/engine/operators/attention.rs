@@ -13,7 +13,9 @@ use super::epilogue::finish;
 use super::math::exp;
 use super::matmul::{block_tiles, copy_row, fills, pack_panel};
 use super::tile::{self, Ahead, LINE, Operands, columns};
-use super::{ALIGNMENT, Activation, Epilogue, Memory, Operand, Operator, Scratch, View, share};
+use super::{
+    ALIGNMENT, Activation, Epilogue, Memory, Operand, Operator, Scratch, View, share, worth_waking,
+};
 use crate::engine::simd::{Isa, Simd, Work};
 
 /// Keys of a block. Four tiles of eight queries have 32 KiB of scores with so many.
@@ -90,6 +92,8 @@ impl Attention {
         let tile = tile::shape(isa);
         let units = query.batch * heads;
         let tiles = query.width.div_ceil(tile[0]);
+        let macs = query.pixels() * key.width * (query.channels + value.channels);
+        let threads = worth_waking(threads, macs, tile::start_macs(isa));
         let block_tiles = block_tiles(threads, units * tiles);
         let mut attention = Self {
             isa,

@@ -14,7 +14,7 @@ use std::ops::Range;
 use super::epilogue::{Place, finish};
 use super::tile::{self, Ahead, NARROW, Operands, Panels};
 use super::window::Window;
-use super::{Epilogue, Memory, Operator, Scratch, View, share};
+use super::{Epilogue, Memory, Operator, Scratch, View, share, worth_waking};
 use crate::engine::simd::{Isa, Simd, Work};
 
 /// A kernel's size, its steps and the zeros around the picture.
@@ -71,7 +71,7 @@ const BLOCK_TILES: usize = 16;
 const CHUNK_BYTES: usize = 128 << 10;
 
 /// Multiplications below which a task is not worth its start.
-const TASK_MACS: u64 = 1 << 16;
+const TASK_MACS: usize = 1 << 16;
 
 /// A convolution with everything that follows it.
 #[derive(Debug)]
@@ -142,7 +142,8 @@ impl Conv {
         };
         let rows = tile::height(isa, output.pixels());
         let tiles = output.pixels().div_ceil(rows);
-        let macs = (output.pixels() * outputs * k * taps) as u64;
+        let macs = output.pixels() * outputs * k * taps;
+        let tasks = worth_waking(tasks, macs, tile::start_macs(isa));
         let pixel_bytes = input.pixels() * k * size_of::<f32>();
         let parts = divide(
             tasks,
@@ -180,11 +181,11 @@ impl Conv {
 /// pixels or the weights, is divided first, so that it is read by one task only.
 fn divide(
     tasks: usize,
-    macs: u64,
+    macs: usize,
     [tiles, panels]: [usize; 2],
     [pixel_bytes, weight_bytes]: [usize; 2],
 ) -> [usize; 2] {
-    let tasks = tasks.min((macs / TASK_MACS) as usize).max(1);
+    let tasks = tasks.min(macs / TASK_MACS).max(1);
     if weight_bytes > pixel_bytes {
         let panel_parts = panels.min(tasks);
         [tasks.div_ceil(panel_parts).min(tiles), panel_parts]

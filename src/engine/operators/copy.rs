@@ -5,7 +5,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Memory, Operator, Scratch, View, share};
+use super::{Memory, Operator, Scratch, View, share, tile, worth_waking};
 use crate::engine::simd::{Isa, Simd, Work};
 
 /// Rows and columns of the blocks in which matrices are transposed: both sides of a block fit any
@@ -129,6 +129,8 @@ impl StridedCopy {
             block: [BLOCK, block_columns],
             phases: [1],
         };
+        let values = shape.iter().product();
+        let threads = worth_waking(threads, values, tile::start_values(isa));
         copy.phases = [tasks(threads, copy.blocks())];
         copy
     }

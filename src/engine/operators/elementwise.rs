@@ -10,7 +10,9 @@ use std::ops::Range;
 use super::elements::{Elements, Floats, Levels};
 use super::math::{exp, gelu, gelu_tanh, sigmoid, silu, tanh};
 use super::rows::merge_pictures;
-use super::{Element, Memory, Operand, Operator, Quantization, Scratch, View, share};
+use super::{
+    Element, Memory, Operand, Operator, Quantization, Scratch, View, share, tile, worth_waking,
+};
 use crate::engine::simd::{Isa, LANES_MAX, Simd, Work};
 
 /// What a pass reads.
@@ -149,8 +151,10 @@ impl Elementwise {
             pixels: pixels.min(width),
             phases: [1],
         };
+        let values = output.view.pixels() * channels;
+        let threads = worth_waking(threads, values, tile::start_values(isa));
         if threads > 1 {
-            let tasks = (output.view.pixels() * channels / TASK_VALUES).clamp(1, 4 * threads);
+            let tasks = (values / TASK_VALUES).clamp(1, 4 * threads);
             pass.phases = [tasks.min(pass.blocks())];
         }
         pass

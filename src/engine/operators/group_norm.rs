@@ -16,7 +16,9 @@ use std::ops::Range;
 use super::elements::{Elements, Floats, Levels};
 use super::math::silu;
 use super::rows::{merge_rows, rows};
-use super::{Activation, Element, Memory, Operand, Operator, Scratch, View, share};
+use super::{
+    Activation, Element, Memory, Operand, Operator, Scratch, View, share, tile, worth_waking,
+};
 use crate::engine::simd::{Isa, LANES_MAX, Simd, Work};
 
 /// A group normalization.
@@ -65,6 +67,10 @@ const CHUNK_MIN: usize = 64;
 
 /// A task that is smaller than this many values is not worth its start.
 const TASK_VALUES: usize = 8192;
+
+/// A picture of so many bytes is divided by pixels, as the convolutions beside it are, although
+/// that takes a phase more: each core then finds its part in its own cache.
+const LARGE_BYTES: usize = 256 << 10;
 
 impl GroupNorm {
     /// A normalization of `input` in `groups` groups of channels for `threads` threads. `scale`
@@ -133,11 +139,13 @@ impl GroupNorm {
             batch, channels, ..
         } = self.input.view;
         let values = self.pixels() * channels;
+        let threads = worth_waking(threads, batch * values, tile::start_values(self.isa));
         let tasks = match threads {
             1 => 1,
             _ => (batch * values / TASK_VALUES).clamp(1, 4 * threads),
         };
-        if tasks > 1 && batch * self.chunks() < 2 * threads {
+        let is_large = values * self.input.element.bytes() >= LARGE_BYTES;
+        if tasks > 1 && (is_large || batch * self.chunks() < 2 * threads) {
             let parts = tasks.div_ceil(batch).min(self.blocks());
             (self.split, self.phases) = (Split::Pixels, vec![batch * parts; 2]);
             return;

@@ -4,7 +4,7 @@
 
 use super::copy::{tasks, transpose};
 use super::tile::{self, ROWS_MAX, columns, tile};
-use super::{Memory, Operator, Scratch, share};
+use super::{Memory, Operator, Scratch, share, worth_waking};
 use crate::engine::simd::{Isa, Simd, Work};
 
 /// What is multiplied: `scale · a b` for matrices `a` of `[m, k]` and `b` of `[k, n]`.
@@ -77,6 +77,8 @@ impl MatMul {
         let tile = tile::shape(isa);
         let pairs: usize = product.batch.iter().product();
         let tiles = pairs * product.m.div_ceil(tile[0]);
+        let macs = pairs * product.m * product.k * product.n;
+        let threads = worth_waking(threads, macs, tile::start_macs(isa));
         let block_tiles = block_tiles(threads, tiles);
         let phases = Vec::new();
         let mut matmul = Self {

@@ -10,7 +10,9 @@ use std::ops::Range;
 use super::conv::Geometry;
 use super::epilogue::{Place, finish};
 use super::window::Window;
-use super::{ALIGNMENT, Element, Epilogue, Memory, Operand, Operator, Scratch, share};
+use super::{
+    ALIGNMENT, Element, Epilogue, Memory, Operand, Operator, Scratch, share, tile, worth_waking,
+};
 use crate::engine::aligned::Aligned;
 use crate::engine::simd::{Isa, QScale, Simd, Work};
 
@@ -22,7 +24,7 @@ use crate::engine::simd::{Isa, QScale, Simd, Work};
 const BLOCK_PIXELS: usize = 64;
 
 /// Multiplications below which a task is not worth its start.
-const TASK_MACS: u64 = 1 << 17;
+const TASK_MACS: usize = 1 << 17;
 
 /// A quantized convolution with everything that follows it.
 #[derive(Debug)]
@@ -75,6 +77,8 @@ impl QConv {
             output.channels,
             "one bias per output channel"
         );
+        // Of int8 a core multiplies up to four times as many as of f32.
+        let start = 4 * tile::start_macs(isa);
         let tile = isa.run(TileOf);
         let size = [output.channels, input.view.channels, geometry.taps()];
         let zero = levels.zero - tile.level_bias;
@@ -84,7 +88,8 @@ impl QConv {
             .collect();
         let weights = Panels::pack(tile, size, weights, zero, weight_zeros, &steps);
         let tiles = output.pixels().div_ceil(tile.rows);
-        let macs = (output.pixels() * size.iter().product::<usize>()) as u64;
+        let macs = output.pixels() * size.iter().product::<usize>();
+        let threads = worth_waking(threads, macs, start);
         let parts = divide(threads, macs, [tiles, tile.block()], weights.count);
         Self {
             isa,
@@ -108,11 +113,11 @@ impl QConv {
 /// Into how many parts tiles and panels are divided for `threads` threads: about four tasks for
 /// each thread. A part has no less than the `block` tiles that use a panel one after the other,
 /// if the panels suffice.
-fn divide(threads: usize, macs: u64, [tiles, block]: [usize; 2], panels: usize) -> [usize; 2] {
+fn divide(threads: usize, macs: usize, [tiles, block]: [usize; 2], panels: usize) -> [usize; 2] {
     if threads == 1 {
         return [1, 1];
     }
-    let tasks = (4 * threads).min((macs / TASK_MACS) as usize).max(1);
+    let tasks = (4 * threads).min(macs / TASK_MACS).max(1);
     let panel_parts = tasks.div_ceil(tiles.div_ceil(block)).min(panels);
     [tasks.div_ceil(panel_parts).min(tiles), panel_parts]
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::math::exp;
 use super::rows::{merge_pictures, rows};
-use super::{Memory, Operator, Scratch, View};
+use super::{Memory, Operator, Scratch, View, tile, worth_waking};
 use crate::engine::simd::{Isa, LANES_MAX, Simd, Work};
 
 /// `e^x / Σ e^x` over the channels of every pixel.
@@ -44,9 +44,10 @@ impl Softmax {
             "a result of the input's shape"
         );
         merge_pictures(&mut [&mut input, &mut output]);
-        let tasks = match threads {
+        let values = input.pixels() * input.channels;
+        let tasks = match worth_waking(threads, values, tile::start_values(isa)) {
             1 => 1,
-            _ => (input.pixels() * input.channels / TASK_VALUES).clamp(1, 4 * threads),
+            _ => (values / TASK_VALUES).clamp(1, 4 * threads),
         };
         Self {
             isa,

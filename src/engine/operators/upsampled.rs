@@ -6,7 +6,7 @@
 //! sums of the kernel's rows and columns: 4/9 of the multiplications, and no enlarged picture.
 
 use super::conv::{Conv, Geometry};
-use super::winograd::{Layer, OutputTile, Target, Winograd};
+use super::winograd::{Layer, OutputTile, Winograd};
 use super::{ALIGNMENT, Epilogue, Memory, Operand, Operator, Scratch, View};
 use crate::engine::simd::Isa;
 
@@ -22,22 +22,16 @@ pub struct Upsampled {
 
 impl Upsampled {
     /// The convolution of the enlarged `input` for `threads` threads, by the algorithm that is the
-    /// fastest on `target`; `weights` are OIHW. The views of `epilogue` are twice as high and wide as
+    /// fastest; `weights` are OIHW. The views of `epilogue` are twice as high and wide as
     /// `input`.
     ///
     /// # Panics
     ///
     /// When the shapes do not fit together.
-    pub fn new(
-        target: Target,
-        threads: usize,
-        input: View,
-        weights: &[f32],
-        epilogue: Epilogue,
-    ) -> Self {
+    pub fn new(isa: Isa, threads: usize, input: View, weights: &[f32], epilogue: Epilogue) -> Self {
         let output = phase(epilogue.output, [0, 0]).view;
-        let tile = Layer::of(&input, &output, 2).choose(target);
-        Self::by(target.isa, threads, input, tile, weights, epilogue)
+        let tile = Layer::of(&input, &output, 2).choose(isa);
+        Self::by(isa, threads, input, tile, weights, epilogue)
     }
 
     /// [`Upsampled::new`] by Winograd's algorithm with these tiles, or directly.

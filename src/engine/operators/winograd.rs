@@ -17,7 +17,7 @@ mod tiling;
 mod transform;
 mod weights;
 
-pub use self::choice::{Layer, Target, WeightsFrom};
+pub use self::choice::Layer;
 
 use self::division::Division;
 use self::stages::{Layout, Stages, product_stride};

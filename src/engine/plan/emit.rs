@@ -10,7 +10,7 @@ use super::super::operators::matmul::{MatMul, Matrices, Product};
 use super::super::operators::qconv::QConv;
 use super::super::operators::softmax::Softmax;
 use super::super::operators::upsampled::Upsampled;
-use super::super::operators::winograd::{self, Layer, WeightsFrom, Winograd};
+use super::super::operators::winograd::{Layer, Winograd};
 use super::super::operators::{
     Activation, Element, Epilogue, Operand, Operator, Quantization, View,
 };
@@ -19,10 +19,6 @@ use super::chain::Chain;
 use super::{Bases, Planner};
 use crate::error::Result;
 use crate::npz::Dtype;
-
-/// Weights of more bytes than this do not all stay in a core's last cache from one evaluation to
-/// the next.
-const LAST_CACHE_BYTES: usize = 16 << 20;
 
 /// A view into a buffer whose place is not known yet.
 #[derive(Debug, Clone, Copy)]
@@ -551,27 +547,17 @@ impl Planner<'_> {
         ending: Ending,
     ) {
         let (isa, threads) = (self.target.isa, self.target.threads);
-        let from = match self.weight_bytes > LAST_CACHE_BYTES {
-            true => WeightsFrom::Memory,
-            false => WeightsFrom::Cache,
-        };
         let touched: Vec<BufferId> = ending.touched().chain([input.buffer]).collect();
         self.push(&node.name, &touched, move |bases| {
             let (input, epilogue) = (input.view(bases), ending.epilogue(bases));
             let output = epilogue.output.view;
             let weights = weights.into_float(output.channels);
             let square = geometry.kernel == [3, 3] && geometry.stride == [1, 1];
-            // The same for every number of threads, and so are the bits of the result.
-            let on = winograd::Target {
-                isa,
-                threads: 1,
-                weights: from,
-            };
             if upsample > 1 {
-                return Box::new(Upsampled::new(on, threads, input, &weights, epilogue))
+                return Box::new(Upsampled::new(isa, threads, input, &weights, epilogue))
                     as Box<dyn Operator>;
             }
-            let tile = square.then(|| Layer::of(&input, &output, 3).choose(on));
+            let tile = square.then(|| Layer::of(&input, &output, 3).choose(isa));
             match tile.flatten() {
                 Some(tile) => Box::new(Winograd::new(
                     isa,

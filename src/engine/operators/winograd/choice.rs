@@ -3,7 +3,6 @@
 use super::super::View;
 use super::super::tile;
 use super::OutputTile;
-use super::division::{Division, start_macs};
 use crate::engine::simd::Isa;
 
 /// A convolution of stride 1, as far as its cost depends on it.
@@ -19,32 +18,11 @@ pub struct Layer {
     pub kernel: usize,
 }
 
-/// What a convolution runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
-    /// The kernels.
-    pub isa: Isa,
-    /// Cores that work on it together.
-    pub threads: usize,
-    /// Where the weights are when an evaluation needs them.
-    pub weights: WeightsFrom,
-}
-
-/// Where weights are when they are needed: the last-level cache still has those of the last
-/// evaluation if all of the network's fit into it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WeightsFrom {
-    /// In a cache.
-    Cache,
-    /// In memory. All cores together get them as fast as one.
-    Memory,
-}
-
 /// What an instruction set's cores and their memory take for what is no product, in multiplications
 /// of one core at its peak.
 #[derive(Debug, Clone, Copy)]
 struct Prices {
-    /// While a byte of weights comes from memory.
+    /// While a byte of weights comes from memory, or from a last-level cache that is no faster.
     weight_byte: f64,
     /// For each lane of a vector while it transforms a channel of a tile's patch, in and out.
     transforms: fn(OutputTile) -> [usize; 2],
@@ -67,8 +45,8 @@ impl Prices {
                 },
                 pairs: true,
             },
-            // Measured on an EPYC with AVX-512: 125 G/s over 30 GB/s. It is assumed of others,
-            // whose slower cores sit in front of slower memory.
+            // Measured with AVX-512 on an EPYC, 125 G/s over 30 GB/s, and on a Xeon, 88 G/s over
+            // 17 GB/s. It is assumed of others, whose slower cores sit in front of slower memory.
             _ => Self {
                 weight_byte: 4.0,
                 transforms: |tile| match tile {
@@ -100,14 +78,15 @@ impl Layer {
         [batch * height.div_ceil(size), width.div_ceil(size)]
     }
 
-    /// The fastest algorithm for this layer, `None` being the direct convolution.
-    pub fn choose(&self, target: Target) -> Option<OutputTile> {
+    /// The fastest algorithm for this layer on one core, `None` being the direct convolution. More
+    /// cores do not choose differently, so that they compute the same bits.
+    pub fn choose(&self, isa: Isa) -> Option<OutputTile> {
         if self.outputs <= tile::NARROW {
             return None;
         }
-        let cost = |algorithm| self.cost(algorithm, target);
+        let cost = |algorithm| self.cost(algorithm, isa);
         let algorithms: &[Option<OutputTile>] = match self.kernel {
-            2 if Prices::of(target.isa).pairs => &[None, Some(OutputTile::FourOfPairs)],
+            2 if Prices::of(isa).pairs => &[None, Some(OutputTile::FourOfPairs)],
             3 => &[None, Some(OutputTile::Two), Some(OutputTile::Four)],
             _ => &[None],
         };
@@ -118,32 +97,24 @@ impl Layer {
             .flatten()
     }
 
-    /// How long an evaluation takes, in multiplications of one core at its peak. It is a model, on
-    /// one thread about a tenth off where it was compared with the clock: the products of whole
-    /// tiles and the transforms, divided among the threads, or the weights' way from memory, if
-    /// that is longer.
-    pub fn cost(&self, algorithm: Option<OutputTile>, target: Target) -> f64 {
-        let [rows, columns] = tile::shape(target.isa);
-        let prices = Prices::of(target.isa);
+    /// How long an evaluation takes, in multiplications of one core at its peak. It is a model,
+    /// about a tenth off where it was compared with the clock: the products of whole tiles and the
+    /// transforms, or the weights' way from memory, if that is longer.
+    pub fn cost(&self, algorithm: Option<OutputTile>, isa: Isa) -> f64 {
+        let [rows, columns] = tile::shape(isa);
+        let prices = Prices::of(isa);
         let outputs = self.outputs.next_multiple_of(columns);
         let [batch, height, width] = self.output;
-        let (tiles, elements, transforms, phases) = match algorithm {
-            None => {
-                let phases = usize::from(target.threads > 1);
-                (batch * height * width, self.kernel.pow(2), 0, phases)
-            }
+        let (tiles, elements, transforms) = match algorithm {
+            None => (batch * height * width, self.kernel.pow(2), 0),
             Some(tile) => {
                 let [tile_rows, tile_columns] = self.tiles(tile);
                 let tiles = tile_rows * tile_columns;
                 let [data, output] = (prices.transforms)(tile);
-                let lanes = tile::lanes(target.isa);
+                let lanes = tile::lanes(isa);
                 let channels = self.channels.next_multiple_of(lanes);
                 let each = lanes * (data * channels + output * outputs);
-                let phases = Division::new(target.isa, target.threads, self, tile).phases();
-                let several = phases
-                    .iter()
-                    .filter(|&&tasks| target.threads > 1 && tasks > 1);
-                (tiles, tile.elements(), tiles * each, several.count())
+                (tiles, tile.elements(), tiles * each)
             }
         };
         // A lower tile of the product is slower than its rows: it loads as many weights.
@@ -153,19 +124,13 @@ impl Layer {
         };
         let products = ((tiles - tiles % rows) as f64 + rest) * (elements * self.channels) as f64;
         let work = products * outputs as f64 + transforms as f64;
-        let time = match phases {
-            0 => work,
-            _ => work / target.threads as f64 + (phases * start_macs(target.isa)) as f64,
-        };
-        match target.weights {
-            WeightsFrom::Cache => time,
-            WeightsFrom::Memory => time.max(self.weight_bytes(algorithm) * prices.weight_byte),
-        }
+        work.max(self.weights_cost(algorithm, isa))
     }
 
-    /// Bytes of the algorithm's weights.
-    fn weight_bytes(&self, algorithm: Option<OutputTile>) -> f64 {
+    /// How long the algorithm's weights are on their way from memory, likewise.
+    pub(super) fn weights_cost(&self, algorithm: Option<OutputTile>, isa: Isa) -> f64 {
         let elements = algorithm.map_or(self.kernel.pow(2), OutputTile::elements);
-        (elements * self.channels * self.outputs * size_of::<f32>()) as f64
+        let bytes = elements * self.channels * self.outputs * size_of::<f32>();
+        bytes as f64 * Prices::of(isa).weight_byte
     }
 }

@@ -30,13 +30,6 @@ const BLOCK_TILES: usize = 32;
 /// Tiles of a block, at least, if the weights stay in the cache.
 const SMALL_BLOCK_TILES: usize = 16;
 
-/// What several threads lose in a phase, from the first one's start to the last one's, in
-/// multiplications of one core: some ten microseconds.
-pub fn start_macs(isa: Isa) -> usize {
-    // Cores with wider vectors have more units for them, and are faster besides.
-    tile::lanes(isa).pow(2) << 14
-}
-
 impl Division {
     /// The fastest division of a layer for this number of threads.
     ///
@@ -60,7 +53,9 @@ impl Division {
         };
 
         let macs = tiles * elements * layer.channels * layer.outputs;
-        let pays = |phases: usize| macs / threads + phases * start_macs(isa) < macs;
+        // Two cores do not get weights from memory twice as fast, but they wait for them together.
+        let work = macs.max(layer.weights_cost(Some(output_tile), isa) as usize);
+        let pays = |phases: usize| work / threads + phases * tile::start_macs(isa) < work;
         let divided = |blocks: usize, transforms| {
             let block = tiles.div_ceil(blocks).next_multiple_of(rows).min(tiles);
             Self {
@@ -121,8 +116,8 @@ mod tests {
         let deep = divide(2, 16, 256, OutputTile::Four);
         assert_eq!((deep.block, deep.blocks, deep.groups), (16, 1, 8));
         assert_eq!(deep.phases(), [4, 8]);
-        // Half the work of a thread's start, and nobody to share it with.
-        assert_eq!(divide(4, 4, 32, OutputTile::Two).phases(), [1]);
+        // Less work than two threads' starts, and nobody to share it with.
+        assert_eq!(divide(4, 4, 16, OutputTile::Two).phases(), [1]);
         assert_eq!(divide(1, 16, 256, OutputTile::Four).phases(), [1]);
     }
 }

@@ -277,11 +277,7 @@ fn a_board_has_larger_tiles() {
             outputs: 256,
             kernel,
         };
-        layer.choose(Target {
-            isa: Isa::Neon,
-            threads: 1,
-            weights: WeightsFrom::Memory,
-        })
+        layer.choose(Isa::Neon)
     };
     assert_eq!(choose(16, 3), Some(OutputTile::Four));
     assert_eq!(choose(8, 3), Some(OutputTile::Four));
@@ -293,33 +289,18 @@ fn a_board_has_larger_tiles() {
 
 #[test]
 fn the_choice_weighs_products_transforms_and_weights() {
-    let isa = Isa::Portable;
-    let choose = |pixels, channels, threads, weights| {
+    let choose = |pixels, channels| {
         let layer = Layer {
             output: [1, pixels, pixels],
             channels,
             outputs: channels,
             kernel: 3,
         };
-        layer.choose(Target {
-            isa,
-            threads,
-            weights,
-        })
+        layer.choose(Isa::Portable)
     };
-    let (cache, memory) = (WeightsFrom::Cache, WeightsFrom::Memory);
-    let one = |pixels, channels, weights| choose(pixels, channels, 1, weights);
-    assert_eq!(one(32, 128, memory), Some(OutputTile::Four));
-    assert_eq!(one(16, 256, memory), Some(OutputTile::Four));
-    assert_eq!(one(8, 256, cache), Some(OutputTile::Four));
-    assert_eq!(one(8, 256, memory), Some(OutputTile::Two));
-    assert_eq!(one(4, 256, cache), Some(OutputTile::Two));
-    assert_eq!(one(4, 256, memory), None);
-    assert_eq!(one(1, 256, cache), None);
-    assert_eq!(one(64, 3, cache), None);
-    // Four cores wait for the memory as long as one.
-    let four = |pixels, channels| choose(pixels, channels, 4, memory);
-    assert_eq!(four(32, 128), Some(OutputTile::Four));
-    assert_eq!(four(16, 256), Some(OutputTile::Two));
-    assert_eq!(four(8, 256), None);
+    assert_eq!(choose(32, 128), Some(OutputTile::Four));
+    assert_eq!(choose(16, 256), Some(OutputTile::Four));
+    assert_eq!(choose(8, 256), Some(OutputTile::Two));
+    assert_eq!(choose(4, 256), None);
+    assert_eq!(choose(64, 3), None);
 }
