@@ -26,6 +26,7 @@ mod run;
 mod sample;
 mod schedule;
 mod screen;
+mod service;
 mod show;
 mod signals;
 mod test_card;

@@ -109,6 +109,22 @@ impl Config {
         Self::parse(&place, &text)
     }
 
+    /// Board and panel alone, of a file that does not hold: whoever is to read what is wrong with
+    /// it needs a panel. Each is taken from the line that says it, if that line can be read.
+    pub fn carrier(path: &Path) -> Self {
+        let bytes = read_limited(path, MAX_FILE_BYTES).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines = text.trim_start_matches('\u{feff}').lines();
+        let mut carrier = Self::default();
+        for line in lines.take_while(|line| !line.trim_start().starts_with('[')) {
+            if let Ok(said) = Self::parse("", line) {
+                carrier.board = said.board.or(carrier.board);
+                carrier.panel = said.panel.or(carrier.panel);
+            }
+        }
+        carrier
+    }
+
     /// How long a finished picture hangs.
     pub fn hold(&self) -> Duration {
         self.hold_s.map_or(Self::HOLD, Duration::from_secs)
@@ -205,6 +221,28 @@ mod tests {
             "{key}"
         );
         assert!(key.ends_with("found the key `zoom`"), "{key}");
+    }
+
+    #[test]
+    fn board_and_panel_are_found_in_a_file_that_does_not_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("driftglass.toml");
+        let carrier = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let carrier = Config::carrier(&path);
+            (carrier.board, carrier.panel)
+        };
+        let found = |name: &str| Some(name.to_owned());
+        assert_eq!(
+            carrier(
+                b"\xef\xbb\xbfpanel = 'hdmi' # the large one\r\nhold = = 5\r\nboard='host'\r\n"
+            ),
+            (found("host"), found("hdmi"))
+        );
+        assert_eq!(carrier(b"panel = 3\n\xff\nboard = 'a'"), (found("a"), None));
+        assert_eq!(carrier(b"[mount]\npanel = 'hdmi'"), (None, None));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(Config::carrier(&path), Config::default());
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::picture::Picture;
 
 pub mod painter;
 
+/// How long it is told, at first, that a file of the owner's does not hold.
+const NOTICE: Duration = Duration::from_secs(60);
+
 /// How often a frame that only hangs looks whether it is to stop, and how its panel is.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -91,6 +94,17 @@ pub struct Settings {
     pub progress_line: bool,
     /// After how many pictures the loop ends by itself; none for never.
     pub pictures: Option<u64>,
+    /// Why these are not the owner's settings; shown before the first picture.
+    pub fault: Option<String>,
+}
+
+/// A sign of life: at every step of a painting, and several times a second while nothing moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    /// Whether something of ours is, or was, on the glass.
+    pub shown: bool,
+    /// While a picture is painted: its seed, steps that are done, steps in all.
+    pub step: Option<(u64, usize, usize)>,
 }
 
 /// Something worth a line in a log.
@@ -130,6 +144,8 @@ pub struct Kiosk<'a> {
     pub keys: &'a dyn Fn() -> Option<Key>,
     /// Who writes the log.
     pub report: &'a mut dyn FnMut(Event),
+    /// Who wants to know that the loop is alive; it never waits.
+    pub beat: &'a mut dyn FnMut(Beat),
 }
 
 /// What the loop knows of the moment.
@@ -162,6 +178,11 @@ impl Kiosk<'_> {
         let mut now = Now::default();
         let mut seed = settings.first_seed;
         let (mut painted, mut failures) = (0, 0);
+        if let Some(sentence) = &settings.fault {
+            self.stage
+                .show(Kind::Finished, card("Settings ignored", sentence));
+            self.wait(self.hold(NOTICE), &mut now);
+        }
         while !self.ends(&now) && settings.pictures.is_none_or(|pictures| painted < pictures) {
             let start = self.clock.now();
             let hold = match self.paint(seed, settings, &mut now) {
@@ -179,7 +200,8 @@ impl Kiosk<'_> {
                     failures += 1;
                     let again = Patience::default().retry(failures);
                     let sentence = error.to_string();
-                    self.stage.show(Kind::Finished, card(&sentence));
+                    self.stage
+                        .show(Kind::Finished, card("No picture", &sentence));
                     (self.report)(Event::Failed { sentence, again });
                     again
                 }
@@ -195,6 +217,7 @@ impl Kiosk<'_> {
 
     fn paint(&mut self, seed: u64, settings: &Settings, now: &mut Now) -> Result<Picture> {
         let (stage, stop, keys) = (self.stage, self.stop, self.keys);
+        let beat = &mut *self.beat;
         let name = self.painter.name();
         self.painter.paint(seed, &mut |moment| {
             while let Some(key) = keys() {
@@ -203,6 +226,10 @@ impl Kiosk<'_> {
             if stop() || now.closed || now.next {
                 return ControlFlow::Break(());
             }
+            beat(Beat {
+                shown: stage.status().shown > 0,
+                step: Some((seed, moment.done, moment.count)),
+            });
             let watched = settings.emergence != Style::None && stage.shows_steps();
             let looks = watched.then(|| (moment.look)(settings.emergence)).flatten();
             if let Some(picture) = looks {
@@ -230,6 +257,10 @@ impl Kiosk<'_> {
                 now.press(key);
             }
             self.tell(now);
+            (self.beat)(Beat {
+                shown: self.stage.status().shown > 0,
+                step: None,
+            });
             let left = end.saturating_sub(self.clock.now());
             let next = std::mem::take(&mut now.next);
             if self.ends(now) || next || (left.is_zero() && !now.paused) {
@@ -278,9 +309,9 @@ fn scene(
     }
 }
 
-fn card(sentence: &str) -> Scene {
+fn card(headline: &str, sentence: &str) -> Scene {
     Scene::Card {
-        headline: "No picture".into(),
+        headline: headline.to_owned(),
         sentence: sentence.to_owned(),
         page: None,
     }

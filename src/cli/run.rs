@@ -1,10 +1,12 @@
 //! `driftglass run`: the frame, which paints one picture after the other by itself.
 
+use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::wall::{BoardArgs, Wall};
+use super::service::Service;
+use super::wall::{BoardArgs, LitStage, Wall};
 use super::{LibraryArgs, seed, signals, threads};
 use crate::board::panel::Kind;
 use crate::config::{Config, PLACES};
@@ -72,44 +74,54 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = args.config()?;
     let stop = signals::stop()?;
-    let library = args.boards.library()?;
-    let wall = Wall::find(&library, config.board.as_deref(), config.panel.as_deref())?;
+    let clock = SystemClock::default();
+    let env = |name: &str| std::env::var(name).ok();
+    let service = RefCell::new(Service::new(&clock, &env)?);
+    let Frame {
+        config,
+        wall,
+        lit,
+        order,
+        fault,
+    } = args.frame()?;
     let taken = wall.panel.kind() == Kind::Terminal && std::io::stderr().is_terminal();
-    let say = |line: String| {
+    let say = |line: &str| {
         if !taken {
             eprintln!("driftglass: {line}");
         }
     };
-    let log = |line: String| {
+    let log = |line: &str| {
         if !args.quiet {
             say(line);
         }
     };
-    log(format!(
-        "board: {}, because {}",
-        wall.board.name, wall.board_because
-    ));
-    log(format!(
-        "panel: {}, because {}",
-        wall.panel.name, wall.panel_because
-    ));
-    let lit = wall.stage(config.mount, config.correction)?;
-    let mut painter = ModelPainter::new(order(&config, &wall, args)?);
-    let mut report = |event| match said(&event) {
-        (Tone::News, line) => log(line),
-        (Tone::Fault, line) => say(line),
+    if let Some(fault) = &fault {
+        say(&format!("settings ignored: {fault}"));
+    }
+    let (board, panel) = (&wall.board.name, &wall.panel.name);
+    log(&format!("board: {board}, because {}", wall.board_because));
+    log(&format!("panel: {panel}, because {}", wall.panel_because));
+    let mut painter = ModelPainter::new(order);
+    let mut report = |event| {
+        let (tone, line) = said(&event);
+        match tone {
+            Tone::News => log(&line),
+            Tone::Fault => say(&line),
+        }
+        service.borrow_mut().hear(&event, &line);
     };
     Kiosk {
         painter: &mut painter,
         stage: &lit.stage,
-        clock: &SystemClock::default(),
+        clock: &clock,
         stop: &stop,
         keys: &|| lit.key(),
         report: &mut report,
+        beat: &mut |beat| service.borrow_mut().beat(beat),
     }
-    .run(&settings(&config, args)?);
+    .run(&settings(&config, args, fault)?);
+    service.borrow().stopping();
     if args.pictures.is_some() && !stop() {
         lit.finish()?;
     }
@@ -117,14 +129,57 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// All that the loop needs, from the settings that hold.
+struct Frame {
+    config: Config,
+    wall: Wall,
+    lit: LitStage,
+    order: Order,
+    /// Why they are not the owner's.
+    fault: Option<String>,
+}
+
 impl Args {
-    /// The owner's file, with what the options change.
-    fn config(&self) -> Result<Config> {
-        let usual = || PLACES.iter().map(Path::new).find(|path| path.is_file());
-        let mut config = match self.config.as_deref().or_else(usual) {
-            Some(path) => Config::read(path)?,
-            None => Config::default(),
+    /// The frame of the owner's file. One that does not hold, and that nobody named, is no reason
+    /// for a dark panel: board and panel are taken from it if they can be, or else detected.
+    fn frame(&self) -> anyhow::Result<Frame> {
+        let found = PLACES.iter().map(Path::new).find(|path| path.is_file());
+        let (Some(path), None) = (found, &self.config) else {
+            let config = self.config.as_deref().map(Config::read).transpose()?;
+            return self.frame_of(config.unwrap_or_default());
         };
+        let fault = match Config::read(path).map(|config| self.frame_of(config)) {
+            Ok(Ok(frame)) => return Ok(frame),
+            Ok(Err(fault)) => fault,
+            Err(fault) => fault.into(),
+        };
+        let frame = self
+            .frame_of(Config::carrier(path))
+            .or_else(|_| self.frame_of(Config::default()))?;
+        Ok(Frame {
+            fault: Some(format!("{fault:#}")),
+            ..frame
+        })
+    }
+
+    fn frame_of(&self, config: Config) -> anyhow::Result<Frame> {
+        let config = self.over(config);
+        let library = self.boards.library()?;
+        let wall = Wall::find(&library, config.board.as_deref(), config.panel.as_deref())?;
+        let order = order(&config, &wall, self)?;
+        // Last, since it opens the panel.
+        let lit = wall.stage(config.mount, config.correction)?;
+        Ok(Frame {
+            config,
+            wall,
+            lit,
+            order,
+            fault: None,
+        })
+    }
+
+    /// What the options say goes before what the file says.
+    fn over(&self, mut config: Config) -> Config {
         let board = &self.boards.board;
         config.board = board.clone().or(config.board);
         config.panel = self.panel.clone().or(config.panel);
@@ -135,7 +190,7 @@ impl Args {
         config.threads = self.threads.or(config.threads);
         config.hold_s = self.hold.or(config.hold_s);
         config.emergence = self.emergence.unwrap_or(config.emergence);
-        Ok(config)
+        config
     }
 }
 
@@ -157,7 +212,7 @@ fn order(config: &Config, wall: &Wall, args: &Args) -> Result<Order> {
     })
 }
 
-fn settings(config: &Config, args: &Args) -> anyhow::Result<Settings> {
+fn settings(config: &Config, args: &Args, fault: Option<String>) -> anyhow::Result<Settings> {
     let by_lot = || seed("random").map_err(anyhow::Error::msg);
     Ok(Settings {
         first_seed: config.first_seed.map_or_else(by_lot, Ok)?,
@@ -166,6 +221,7 @@ fn settings(config: &Config, args: &Args) -> anyhow::Result<Settings> {
         captions: config.captions.clone(),
         progress_line: config.progress_line,
         pictures: args.pictures,
+        fault,
     })
 }
 

@@ -127,11 +127,13 @@ fn settings() -> Settings {
         captions: vec![Caption::Seed, Caption::Model, Caption::Step],
         progress_line: true,
         pictures: None,
+        fault: None,
     }
 }
 
 struct Evening {
     events: Vec<Event>,
+    beats: Vec<(Duration, Beat)>,
     scenes: Vec<Scene>,
     colours: Vec<u8>,
     looked: usize,
@@ -199,6 +201,7 @@ fn evening(
         settle: &settle,
     };
     let events = RefCell::new(Vec::new());
+    let beats = RefCell::new(Vec::new());
     let stop = || {
         if !broken {
             stage.finish(SOON).unwrap();
@@ -212,6 +215,7 @@ fn evening(
         stop: &stop,
         keys: &|| keys(&clock),
         report: &mut |event| events.borrow_mut().push(event),
+        beat: &mut |beat| beats.borrow_mut().push((clock.now(), beat)),
     }
     .run(settings);
     let looked = painter.looked.get();
@@ -220,6 +224,7 @@ fn evening(
     let scenes = scenes.lock().unwrap().clone();
     Evening {
         events: events.into_inner(),
+        beats: beats.into_inner(),
         scenes,
         colours,
         looked,
@@ -279,6 +284,54 @@ fn it_stops_within_a_step_and_within_a_tick() {
     let while_hanging = run(30, &settings(), |_| false, Pace::Live, false);
     assert_eq!(while_hanging.events[0], painted(7));
     assert!(while_hanging.ended < Duration::from_secs(30) + TICK);
+}
+
+#[test]
+fn it_is_heard_at_every_step_and_while_a_picture_hangs() {
+    let evening = run(130, &settings(), |_| false, Pace::Live, false);
+    let steps: Vec<_> = evening
+        .beats
+        .iter()
+        .filter_map(|(_, beat)| beat.step)
+        .collect();
+    assert_eq!(
+        steps[..5],
+        [(7, 1, 4), (7, 2, 4), (7, 3, 4), (7, 4, 4), (8, 1, 4)]
+    );
+    let silence = evening.beats.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    assert_eq!(
+        silence.max(),
+        Some(Duration::from_secs(1)),
+        "a step takes a second"
+    );
+    let shown = evening.beats.iter().map(|(_, beat)| beat.shown);
+    assert_eq!(shown.take(3).collect::<Vec<_>>(), [false, true, true]);
+    let broken = run(130, &settings(), |_| false, Pace::Live, true);
+    assert!(broken.beats.iter().all(|(_, beat)| !beat.shown));
+}
+
+#[test]
+fn what_is_wrong_with_the_settings_is_shown_first() {
+    let wrong = Settings {
+        fault: Some("driftglass.toml:1: steps: expected 1 to 1000, found 0".into()),
+        ..settings()
+    };
+    let evening = run(70, &wrong, |_| false, Pace::Live, false);
+    let Scene::Card { sentence, .. } = &evening.scenes[0] else {
+        panic!()
+    };
+    assert_eq!(Some(sentence), wrong.fault.as_ref());
+    let (begin, _) = evening
+        .beats
+        .iter()
+        .find(|(_, beat)| beat.step.is_some())
+        .unwrap();
+    assert_eq!(*begin, NOTICE + Duration::from_secs(1));
+    assert!(
+        evening.colours.ends_with(&[1, 2, 3, 4, 107]),
+        "{:?}",
+        evening.colours
+    );
 }
 
 #[test]

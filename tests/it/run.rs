@@ -1,6 +1,7 @@
 //! `driftglass run` and `sample --display`, until a signal ends them.
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,17 +28,22 @@ steps-every-ms = 1
 
 /// Starts the frame in `folder`; what it says goes to the file "log".
 fn start(folder: &Path, arguments: &[&str]) -> Child {
+    command(folder, arguments).spawn().unwrap()
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
     let log = fs::File::create(folder.join("log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_driftglass"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_driftglass"));
+    command
         .arg("run")
         .args(arguments)
         .current_dir(folder)
         .env_remove("DRIFTGLASS_MODELS")
         .env_remove("DRIFTGLASS_BOARDS")
+        .env_remove("NOTIFY_SOCKET")
         .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap()
+        .stderr(log);
+    command
 }
 
 fn log(folder: &Path) -> String {
@@ -127,6 +133,49 @@ fn ctrl_c_ends_a_picture_that_hangs() {
     );
     until("a picture", here, || log(here).contains("seed 1 painted"));
     end(child, "-INT", here);
+}
+
+#[test]
+fn a_service_manager_hears_that_it_is_ready_alive_and_at_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fs::write(here.join("panel.toml"), PANEL).unwrap();
+    let manager = UnixDatagram::bind(here.join("notify")).unwrap();
+    manager.set_read_timeout(Some(SOON)).unwrap();
+    let told = || {
+        let mut bytes = [0; 1024];
+        let length = manager.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    };
+    let arguments = ["--panel", "./panel.toml", "--steps", "2", "--seed", "5"];
+    let child = command(here, &arguments)
+        .env("NOTIFY_SOCKET", here.join("notify"))
+        .env("WATCHDOG_USEC", "60000000")
+        .spawn()
+        .unwrap();
+    let mut before_ready = told();
+    while !before_ready.contains("READY=1") {
+        assert!(
+            before_ready.starts_with("EXTEND_TIMEOUT_USEC="),
+            "{before_ready}"
+        );
+        before_ready = told();
+    }
+    assert!(
+        here.join("out.png").exists(),
+        "ready before the first pixel"
+    );
+    let mut alive = told();
+    while !alive.contains("STATUS=seed 5 painted in") {
+        assert!(alive.starts_with("WATCHDOG=1\nSTATUS=seed 5"), "{alive}");
+        alive = told();
+    }
+    end(child, "-TERM", here);
+    let mut last = told();
+    while last != "STOPPING=1" {
+        assert!(last.contains("WATCHDOG=1"), "{last}");
+        last = told();
+    }
 }
 
 #[test]
@@ -281,6 +330,20 @@ fn every_snippet_of_the_documentation_is_read() {
         let documented = snippets.iter().any(|snippet| snippet.contains(key));
         assert!(documented, "docs/config.md: no snippet with `{key}`");
     }
+}
+
+#[test]
+fn the_packages_own_file_asks_for_nothing_and_every_key_in_it_holds() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/debian/config.toml");
+    let text = fs::read_to_string(path).unwrap();
+    assert_eq!(
+        Config::parse("config.toml", &text).unwrap(),
+        Config::default()
+    );
+    let asked = text.lines().filter_map(|line| line.strip_prefix('#'));
+    let asked: Vec<&str> = asked.filter(|line| !line.starts_with(' ')).collect();
+    assert!(asked.len() >= 5, "{asked:?}");
+    Config::parse("config.toml", &asked.join("\n")).unwrap();
 }
 
 #[test]
