@@ -219,6 +219,35 @@ def difference(found, expected):
     return max(abs(a - b) for a, b in zip(found[2], expected[2]))
 
 
+class Monitor:
+    """QEMU's monitor: what a person at the machine could see and do."""
+
+    def __init__(self, path):
+        self.connection = socket.socket(socket.AF_UNIX)
+        self.connection.settimeout(DEADLINE_S)
+        self.connection.connect(str(path))
+        self.answers = self.connection.makefile()
+        self.answers.readline()
+        self.ask("qmp_capabilities")
+
+    def ask(self, command, **arguments):
+        """Gives a command and waits for its answer."""
+        self.connection.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        while True:
+            answer = json.loads(self.answers.readline())
+            if "error" in answer:
+                raise Fault(f"QEMU: {command}: {answer['error']['desc']}")
+            if "return" in answer:
+                return answer["return"]
+
+    def screen(self, device="screen"):
+        """What a person in front of it sees."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "screen.ppm"
+            self.ask("screendump", filename=str(path), device=device)
+            return read_ppm(path)
+
+
 # The guest.
 
 
@@ -249,11 +278,7 @@ class Guest:
         """Waits for the shell and the monitor, and loads the screen's driver."""
         self.read_until("::ready")
         self.load("virtio_gpu")
-        self.monitor = socket.socket(socket.AF_UNIX)
-        self.monitor.connect(str(self.monitor_path))
-        self.answers = self.monitor.makefile()
-        self.answers.readline()
-        self.ask("qmp_capabilities")
+        self.monitor = Monitor(self.monitor_path)
 
     def load(self, name):
         """Loads a kernel module and those before it; what is loaded already stays."""
@@ -263,16 +288,6 @@ class Guest:
             if module in MODULES and module not in (name, "virtio_pci"):
                 continue
             self.run(f"insmod /modules/{file} 2>/dev/null; true")
-
-    def ask(self, command, **arguments):
-        """A command of QEMU's monitor."""
-        self.monitor.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-        while True:
-            answer = json.loads(self.answers.readline())
-            if "error" in answer:
-                raise Fault(f"QEMU: {command}: {answer['error']['desc']}")
-            if "return" in answer:
-                return answer["return"]
 
     def read_until(self, mark):
         """The lines of the serial port before the one that begins with `mark`, and the rest of that one."""
@@ -300,9 +315,7 @@ class Guest:
 
     def screen(self, device="screen"):
         """What a person in front of it sees."""
-        path = self.folder / "screen.ppm"
-        self.ask("screendump", filename=str(path), device=device)
-        return read_ppm(path)
+        return self.monitor.screen(device)
 
     def shows(self, name, expected, most=0, seconds=PATIENCE_S, device="screen"):
         """Waits until the screen shows a picture, `most` levels off at worst."""
