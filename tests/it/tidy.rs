@@ -210,6 +210,32 @@ fn every_dependency_has_its_reason_beside_it() {
 }
 
 #[test]
+fn a_bare_cross_reads_what_cross_toml_says() {
+    let read = |name: &str| -> toml::Table {
+        let text = fs::read_to_string(root().join(name)).unwrap();
+        toml::from_str(&text).unwrap()
+    };
+    let (file, manifest) = (read("cross.toml"), read("Cargo.toml"));
+    assert_eq!(
+        manifest["package"]["metadata"]["cross"].as_table(),
+        Some(&file),
+        "Cargo.toml: package.metadata.cross is not what cross.toml says"
+    );
+    for (target, settings) in file["target"].as_table().unwrap() {
+        let name = settings["dockerfile"].as_str().unwrap();
+        let text = fs::read_to_string(root().join(name)).unwrap();
+        let image = text.lines().find(|line| line.starts_with("FROM ")).unwrap();
+        let digest = image.split_once("@sha256:").map_or(0, |(_, hex)| hex.len());
+        assert_eq!(digest, 64, "{name}: `{image}` is not pinned by its digest");
+        let linker = format!(
+            "CARGO_TARGET_{}_LINKER=",
+            target.to_uppercase().replace('-', "_")
+        );
+        assert!(text.contains(&linker), "{name}: no {linker}");
+    }
+}
+
+#[test]
 fn the_changelog_knows_this_version() {
     let changelog = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
     let heading = format!("## {}", env!("CARGO_PKG_VERSION"));
