@@ -25,61 +25,19 @@ import zipfile
 from pathlib import Path
 
 import command_line
+from debian import C_LIBRARY, SUITE, Apt, quietly, unpack
 
-SUITE = "bookworm"  # and its backports
 QEMU = f"qemu/{SUITE}-backports"
 LEAST = ("--disable-system", "--disable-tools", "--disable-docs", "--disable-guest-agent", "--disable-install-blobs")
-LIBRARIES = ("libc6", "libgcc-s1", "libstdc++6", "libgomp1")
 PYTHON = (
-    *("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "zlib1g", "libexpat1", "libffi8"),
-    *("libssl3", "liblzma5", "libbz2-1.0", "libcrypt1"),
+    *("python3.11-minimal:arm64", "libpython3.11-minimal:arm64", "libpython3.11-stdlib:arm64", "zlib1g:arm64"),
+    *("libexpat1:arm64", "libffi8:arm64", "libssl3:arm64", "liblzma5:arm64", "libbz2-1.0:arm64", "libcrypt1:arm64"),
 )
+CACHE = Path("target/count-instructions")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def quietly(folder, *command, **settings):
-    """Runs a command in `folder`, and shows what it said only if it fails."""
-    ended = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **settings)
-    if ended.returncode != 0:
-        raise SystemExit(f"{ended.stdout}\n{' '.join(map(str, command))}: ended with {ended.returncode}, expected 0")
-
-
-def mirror():
-    """Where this machine has its Debian packages from."""
-    command = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", f"Codename: {SUITE}")
-    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    if not found:
-        raise SystemExit(f"apt-get indextargets: expected a source of Debian's {SUITE}, found none")
-    return found[0]
-
-
-class Apt:
-    """Debian's packages for amd64 and arm64, from lists of their own: they can be fetched, never installed."""
-
-    def __init__(self, folder):
-        self.config = folder / "apt.conf"
-        if self.config.exists():
-            return
-        for name in ("lists/partial", "archives/partial", "etc/apt.conf.d", "etc/preferences.d", "etc/sources.list.d"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        suites, debian = (SUITE, f"{SUITE}-backports"), mirror()
-        lines = [f"{kind} {debian} {suite} main" for suite in suites for kind in ("deb", "deb-src")]
-        (folder / "etc/sources.list").write_text("\n".join(lines) + "\n")
-        (folder / "status").touch()
-        places = {"Etc": "etc", "State": ".", "State::lists": "lists", "State::status": "status", "Cache": "."}
-        settings = [f'Dir::{key} "{folder / place}";' for key, place in places.items()]
-        settings += ['APT::Architectures { "amd64"; "arm64"; };', 'Dir::Etc::TrustedParts "/usr/share/keyrings";']
-        partial = folder / "partial.conf"
-        partial.write_text("\n".join([*settings, 'APT::Sandbox::User "";']) + "\n")
-        quietly(folder, "apt-get", "update", env=os.environ | {"APT_CONFIG": str(partial)})
-        partial.rename(self.config)
-
-    def fetch(self, folder, *arguments):
-        folder.mkdir(parents=True, exist_ok=True)
-        quietly(folder, "apt-get", *arguments, env=os.environ | {"APT_CONFIG": str(self.config)})
-
-
-def build_qemu(apt, cache):
+def build_qemu(cache):
     """The emulator and its plugin, built from Debian's source package where they are not there yet."""
     build = cache / "qemu-build"
     made = (build / "qemu-aarch64", build / "tests/tcg/plugins/libinsn.so")
@@ -90,7 +48,7 @@ def build_qemu(apt, cache):
             raise SystemExit(f"{tool}: there is no such program, and QEMU is built with it")
     print(f"building QEMU in {cache}", file=sys.stderr)
     source, tools = cache / "qemu", cache / "venv"
-    apt().fetch(cache / "source", "source", "--tar-only", QEMU)
+    Apt(cache / "apt").fetch(cache / "source", "source", "--tar-only", QEMU)
     (tarball,) = (cache / "source").glob("qemu_*.orig.tar.xz")
     source.mkdir(exist_ok=True)
     quietly(source, "tar", "--extract", "--strip-components=1", f"--file={tarball}")
@@ -103,16 +61,6 @@ def build_qemu(apt, cache):
     quietly(build, source / "configure", f"--python={tools / 'bin/python'}", *chosen, env=os.environ | path)
     quietly(build, tools / "bin/ninja", *(file.relative_to(build) for file in made), env=os.environ | path)
     return made
-
-
-def install(apt, cache, root, packages):
-    """Unpacks Debian's arm64 packages into `root`, once."""
-    debs = cache / "debs"
-    for package in packages:
-        if not any(debs.glob(f"{package}_*_arm64.deb")):
-            apt().fetch(debs, "download", f"{package}:arm64")
-            (deb,) = debs.glob(f"{package}_*_arm64.deb")
-            quietly(debs, "dpkg-deb", "--extract", deb, root)
 
 
 def install_wheels(cache, root, wheels):
@@ -148,13 +96,25 @@ def count(emulator, command):
     return total
 
 
+def emulator_of(cache, cpu):
+    """The command before a program that runs it as `cpu` and counts; everything of it is made in `cache`, once."""
+    qemu, plugin = build_qemu(cache)
+    unpack(cache, cache / "root", C_LIBRARY)
+    return qemu, "-cpu", cpu, "-L", cache / "root", "-plugin", f"{plugin},inline=on", "-d", "plugin"
+
+
+def between(emulator, program, few, many):
+    """Instructions of one evaluation, and of the two runs whose difference it is divided from."""
+    counts = [count(emulator, [str(word).replace("{}", str(n)) for word in program]) for n in (few, many)]
+    return (counts[1] - counts[0]) / (many - few), counts
+
+
 def main(arguments=None):
     p = command_line.parser(__doc__)
-    cache = Path("target/count-instructions")
     p.add_argument("--cpu", default="cortex-a53", help="QEMU's name of the core (default cortex-a53, the least)")
     p.add_argument("--between", nargs=2, type=command_line.seed, metavar=("FEW", "MANY"), help="how many evaluations, twice")
     p.add_argument("--wheel", action="append", help="a package, may be given again; the program is then a Python script")
-    p.add_argument("--cache", type=Path, default=cache, help=f"folder of what is built and fetched (default {cache})")
+    p.add_argument("--cache", type=Path, default=CACHE, help="folder of what is built and fetched (default %(default)s)")
     p.add_argument("command", nargs=argparse.REMAINDER, metavar="PROGRAM ...", help="an aarch64 program and its arguments")
     args = p.parse_args(arguments)
     if not args.command:
@@ -163,24 +123,15 @@ def main(arguments=None):
     if few >= many:
         p.error(f"expected more evaluations than {few} as the second number of --between, got {many}")
     cache = args.cache.resolve()
-    root = cache / "root"
-    root.mkdir(parents=True, exist_ok=True)
-
-    def apt():
-        return Apt(cache / "apt")
-
-    qemu, plugin = build_qemu(apt, cache)
-    install(apt, cache, root, LIBRARIES)
+    emulator = emulator_of(cache, args.cpu)
     program = args.command
     if args.wheel:
-        install(apt, cache, root, PYTHON)
-        program = [install_wheels(cache, root, args.wheel), *program]
-    emulator = (qemu, "-cpu", args.cpu, "-L", root, "-plugin", f"{plugin},inline=on", "-d", "plugin")
+        unpack(cache, cache / "root", PYTHON)
+        program = [install_wheels(cache, cache / "root", args.wheel), *program]
     if args.between is None:
         print(f"{args.cpu}: {count(emulator, program):,} instructions")
         return
-    counts = [count(emulator, [str(word).replace("{}", str(n)) for word in program]) for n in (few, many)]
-    each = (counts[1] - counts[0]) / (many - few)
+    each, counts = between(emulator, program, few, many)
     print(f"{args.cpu}: {each:,.0f} instructions each; {few}: {counts[0]:,}; {many}: {counts[1]:,}")
 
 
