@@ -7,20 +7,21 @@ What it is fast with: it has int8 dot products and half-precision multiplication
 them leaves tract's kernels out and says nothing. What it needs: as a Cortex-A53, which has neither, it says its version
 and paints what the shipped model's reference says. How large it is without symbols.
 
-The last one wants an emulator: qemu-aarch64 (Debian: qemu-user) and an aarch64 C library (Debian: libc6-arm64-cross), or
---emulator and --library for others. Without an emulator the check fails; --no-run leaves it out.
+The emulator and an aarch64 C library are Debian's, unpacked into target/arm, as for scripts/test-arm; --no-run does
+without.
 """
 
 import argparse
 import re
-import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import command_line
+import debian
 
+CACHE = Path("target/arm")
 SIZE_MAX = 25_000_000
 AARCH64 = 183
 # Masks and bits of the instructions, from the Arm architecture reference manual (DDI 0487), C7.2.
@@ -84,8 +85,6 @@ def runs(emulator, library, program, *arguments):
 def main(arguments=None):
     p = command_line.parser(__doc__)
     p.add_argument("--glibc", default="2.31", metavar="VERSION", help="the newest C library it may ask for (default 2.31)")
-    p.add_argument("--emulator", default=shutil.which("qemu-aarch64"), help="default: qemu-aarch64, where it is installed")
-    p.add_argument("--library", default="/usr/aarch64-linux-gnu", help="folder of an aarch64 C library (default %(default)s)")
     p.add_argument("--no-run", dest="run", action="store_false", help="only look at the file")
     p.add_argument("program", type=Path)
     args = p.parse_args(arguments)
@@ -108,10 +107,9 @@ def main(arguments=None):
     size = stripped_size(binary)
     gate(f"{size / 1e6:.1f} MB without symbols, less than {SIZE_MAX / 1e6:.0f}", size < SIZE_MAX)
     if args.run:
-        if args.emulator is None:
-            raise SystemExit("qemu-aarch64: there is no such program (Debian: qemu-user); --no-run does without")
+        emulator, library = debian.emulator(CACHE.resolve())
         for command in (("--version",), ("models", "check", "scenes-32")):
-            gate(f"as a Cortex-A53: {' '.join(command)}", runs(args.emulator, args.library, args.program, *command))
+            gate(f"as a Cortex-A53: {' '.join(command)}", runs(emulator, library, args.program, *command))
     if failed:
         raise SystemExit(f"{args.program}: {len(failed)} of the checks failed")
 

@@ -73,3 +73,13 @@ def unpack(cache, root, packages):
         root.mkdir(parents=True, exist_ok=True)
         quietly(fresh, "dpkg-deb", "--extract", deb, root)
         deb.rename(debs / deb.name)
+
+
+def emulator(cache):
+    """QEMU for arm64 programs and the folder of their C library, unpacked into `cache`.
+
+    Bookworm's own QEMU shows a program this machine's /proc/cpuinfo; that of its backports shows the core's.
+    """
+    unpack(cache, cache / "qemu", (f"qemu-user/{SUITE}-backports",))
+    unpack(cache, cache / "root", C_LIBRARY)
+    return cache / "qemu/usr/bin/qemu-aarch64", cache / "root"

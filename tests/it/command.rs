@@ -2,18 +2,18 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use driftglass::npz::{Archive, Array, Compression};
 use driftglass::picture::Picture;
 use driftglass::pipeline::Recipe;
 use serde_json::Value;
 
-use super::fixtures::{Copy, Graph, data};
+use super::fixtures::{Copy, Graph, data, program};
 
 /// Runs the program in `folder` with these arguments.
 pub fn run(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_driftglass"))
+    program()
         .args(arguments)
         .current_dir(folder)
         .env_remove("DRIFTGLASS_MODELS")

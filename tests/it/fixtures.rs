@@ -1,10 +1,25 @@
 //! Foreign packages, copies of them, and hand-made ONNX files.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
 
 use driftglass::model::package::sha256_hex;
 use tempfile::TempDir;
+
+/// The program. Where cargo has been told a runner for this target, as an emulator of another
+/// processor is one, the runner starts it: the system itself could not.
+pub fn program() -> Command {
+    let program = env!("CARGO_BIN_EXE_driftglass");
+    let runner = match cfg!(target_arch = "aarch64") {
+        true => env::var("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER").unwrap_or_default(),
+        false => String::new(),
+    };
+    let mut words = runner.split_whitespace().chain([program]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
+    command
+}
 
 /// A file or folder below `tests/data`.
 pub fn data(name: &str) -> PathBuf {

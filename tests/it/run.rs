@@ -10,6 +10,7 @@ use driftglass::config::Config;
 use driftglass::picture::Picture;
 
 use super::command::{fail, succeed};
+use super::fixtures::program;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -33,7 +34,7 @@ fn start(folder: &Path, arguments: &[&str]) -> Child {
 
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let log = fs::File::create(folder.join("log")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_driftglass"));
+    let mut command = program();
     command
         .arg("run")
         .args(arguments)
