@@ -4,6 +4,8 @@
 //! architecture; `sdot` is used only where a [`Neon<true>`] exists, which is where the core was
 //! asked and said yes.
 
+mod in_order;
+
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -188,9 +190,11 @@ where
         }
         // SAFETY: the tile is as the caller says, and `taps` and `k` are what the kernels ask for.
         unsafe {
-            match (R, V) {
-                (6, 4) => six_rows(tile),
-                (4, 4) => four_rows(tile),
+            match (R, V, in_order::everywhere()) {
+                (6, 4, false) => six_rows(tile),
+                (4, 4, false) => four_rows(tile),
+                (6, 4, true) => in_order::six_rows(tile),
+                (4, 4, true) => in_order::four_rows(tile),
                 _ => return false,
             }
         }
