@@ -57,6 +57,10 @@ pub struct RunArgs {
 
     #[command(flatten)]
     engine: EngineArgs,
+
+    /// Multiply in fp16 where the weights are fp16 and the core can: less exact, less to do
+    #[arg(long)]
+    half: bool,
 }
 
 /// `driftglass onnx bench`.
@@ -71,6 +75,10 @@ pub struct BenchArgs {
 
     #[command(flatten)]
     engine: EngineArgs,
+
+    /// Multiply in fp16 where the weights are fp16 and the core can: less exact, less to do
+    #[arg(long)]
+    half: bool,
 
     /// Timed evaluations, after three that are not timed
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = value_parser!(u32).range(1..))]
@@ -128,8 +136,12 @@ fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
 
 fn evaluate(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let arrays = read_arrays(&args.inputs)?;
-    let threads = args.engine.threads;
-    let mut network = load(&args.file, Some(&arrays), threads)?;
+    let options = Options {
+        threads: args.engine.threads,
+        half: args.half,
+        ..Options::default()
+    };
+    let mut network = load(&args.file, Some(&arrays), options)?;
     let inputs = inputs_for(&network, Some(&arrays))?;
     let outputs = network.run(&inputs)?;
     let mut archive = Archive::default();
@@ -144,7 +156,12 @@ fn bench(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let arrays = args.inputs.as_deref().map(read_arrays).transpose()?;
     let threads = args.engine.threads;
     let start = Instant::now();
-    let mut network = load(&args.file, arrays.as_ref(), threads)?;
+    let options = Options {
+        threads,
+        half: args.half,
+        ..Options::default()
+    };
+    let mut network = load(&args.file, arrays.as_ref(), options)?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     let inputs = inputs_for(&network, arrays.as_ref())?;
     for _ in 0..3 {
@@ -190,7 +207,7 @@ fn read_arrays(path: &Path) -> Result<Archive> {
     Archive::read(path.display(), &bytes, MAX_FILE_BYTES as usize)
 }
 
-fn load(file: &Path, arrays: Option<&Archive>, threads: usize) -> Result<Network> {
+fn load(file: &Path, arrays: Option<&Archive>, options: Options) -> Result<Network> {
     let bytes = read_limited(file, MAX_FILE_BYTES)?;
     let shapes: BTreeMap<String, Vec<usize>> = match arrays {
         None => BTreeMap::new(),
@@ -206,11 +223,7 @@ fn load(file: &Path, arrays: Option<&Archive>, threads: usize) -> Result<Network
     Network::load_owned(
         bytes,
         &file.display().to_string(),
-        &Options {
-            threads,
-            shapes,
-            ..Options::default()
-        },
+        &Options { shapes, ..options },
     )
 }
 

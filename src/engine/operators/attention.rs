@@ -548,6 +548,7 @@ impl<'a> Block<'a> {
                         out_stride: stride,
                         add: false,
                         ahead: Ahead { from: w, lines: 0 },
+                        half: false,
                     }
                     .multiply(simd, S::TILE.0);
                     // The last panel may have columns for which there is no key.
@@ -652,6 +653,7 @@ impl<'a> Block<'a> {
                         out_stride: width,
                         add,
                         ahead,
+                        half: false,
                     }
                     .multiply(simd, S::TILE.0);
                 }

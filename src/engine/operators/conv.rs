@@ -135,12 +135,14 @@ impl Conv {
         let [_, columns] = tile::shape(isa);
         let shape = [outputs, k, taps];
         let weight = |output, i, tap| weights[(output * k + i) * taps + tap];
+        let rows = tile::height(isa, output.pixels());
         let (columns, weights) = if outputs <= NARROW && k >= tile::lanes(isa) {
             (NARROW, Panels::pack_narrow(isa, shape, weight))
+        } else if rows >= tile::HALF_ROWS && tile::halves(isa, k) {
+            (columns, Panels::pack_half(isa, shape, weight))
         } else {
             (columns, Panels::pack(isa, shape, weight))
         };
-        let rows = tile::height(isa, output.pixels());
         let tiles = output.pixels().div_ceil(rows);
         let macs = output.pixels() * outputs * k * taps;
         let tasks = worth_waking(tasks, macs, tile::start_macs(isa));
@@ -231,7 +233,8 @@ impl Operator for Conv {
     fn describe(&self) -> String {
         let [height, width] = self.window.geometry.kernel;
         let activation = self.epilogue.activation.suffix();
-        format!("conv {height}x{width}{activation}")
+        let half = if self.weights.half() { " fp16" } else { "" };
+        format!("conv {height}x{width}{half}{activation}")
     }
 }
 
@@ -351,7 +354,7 @@ impl Task<'_> {
                         let w = weights.panel(panel);
                         tile::narrow_tile(simd, *rows, pointers, taps, k, w, out);
                     } else {
-                        let w = weights.panel(panel).add(first * k * columns);
+                        let w = weights.at(weights.panel(panel), first * k * columns);
                         let ahead = ahead(w, [chunk.len(), k, *columns], [i, block.len()]);
                         let (taps, add) = (chunk.len(), first > 0);
                         let operands = Operands {
@@ -363,6 +366,7 @@ impl Task<'_> {
                             out_stride: tile::columns::<S>(),
                             add,
                             ahead,
+                            half: weights.half(),
                         };
                         operands.multiply(simd, *rows);
                     }

@@ -4,6 +4,8 @@
 //! [`Simd::TILE`] large; lower ones serve products of few rows, and where there are few columns, so
 //! that most of a tile's would be 0, a narrow one adds up along the rows instead.
 
+use half::f16;
+
 use crate::engine::aligned::Aligned;
 use crate::engine::simd::{Isa, Simd, Tile, Work};
 
@@ -66,9 +68,19 @@ impl Work for AskShape {
 /// output are 0.
 #[derive(Debug)]
 pub struct Panels {
+    /// f32, or pairs of f16.
     values: Aligned<f32>,
     /// Values from one panel to the next, whole cache lines.
     stride: usize,
+    half: bool,
+}
+
+/// Rows of the lowest tile whose products are computed in f16.
+pub const HALF_ROWS: usize = 4;
+
+/// Whether products of rows of `k` values are computed in f16 on `isa`.
+pub fn halves(isa: Isa, k: usize) -> bool {
+    isa.is_half() && k > 0 && k.is_multiple_of(8)
 }
 
 /// f32 in one cache line.
@@ -100,6 +112,27 @@ impl Panels {
         )
     }
 
+    /// [`Panels::pack`] in f16.
+    pub fn pack_half(
+        isa: Isa,
+        [outputs, k, taps]: [usize; 3],
+        weight: impl Fn(usize, usize, usize) -> f32,
+    ) -> Self {
+        let [_, columns] = shape(isa);
+        let count = outputs.div_ceil(columns);
+        Self::fill_half(count, taps * k * columns, |panel, packed| {
+            let first = panel * columns;
+            for i in 0..k {
+                for tap in 0..taps {
+                    let row = &mut packed[(tap * k + i) * columns..][..columns];
+                    for (output, value) in (first..outputs).zip(row) {
+                        *value = f16::from_f32(weight(output, i, tap));
+                    }
+                }
+            }
+        })
+    }
+
     /// Packs weights for [`narrow_tile`], `[tap][vector of k][column]` with [`NARROW`] columns; the
     /// arguments are those of [`Panels::pack`].
     pub fn pack_narrow(
@@ -129,7 +162,43 @@ impl Panels {
         for (panel, values) in values.chunks_exact_mut(stride).enumerate() {
             fill(panel, values);
         }
-        Self { values, stride }
+        let half = false;
+        Self {
+            values,
+            stride,
+            half,
+        }
+    }
+
+    /// [`Panels::fill`] in f16: `count` panels of `len` values.
+    pub(super) fn fill_half(count: usize, len: usize, fill: impl Fn(usize, &mut [f16])) -> Self {
+        let panels = Self::fill(count, len.div_ceil(2), |panel, pairs| {
+            // SAFETY: an f32 is as large as two f16 and aligned for them, and all bits are f16.
+            let halves = unsafe {
+                std::slice::from_raw_parts_mut(pairs.as_mut_ptr().cast(), 2 * pairs.len())
+            };
+            fill(panel, halves);
+        });
+        Self {
+            half: true,
+            ..panels
+        }
+    }
+
+    /// Whether the weights are f16.
+    #[inline(always)]
+    pub fn half(&self) -> bool {
+        self.half
+    }
+
+    /// The address of the weight `index` of a panel, from the panel's first one on.
+    #[inline(always)]
+    pub fn at(&self, panel: *const f32, index: usize) -> *const f32 {
+        if self.half {
+            panel.cast::<f16>().wrapping_add(index).cast()
+        } else {
+            panel.wrapping_add(index)
+        }
     }
 
     /// The number of panels.
@@ -175,6 +244,7 @@ pub unsafe fn tile<S: Simd>(
         out_stride: columns::<S>(),
         add: false,
         ahead,
+        half: false,
     };
     // SAFETY: as the caller says.
     unsafe { operands.multiply(simd, S::TILE.0) }
@@ -206,6 +276,9 @@ pub struct Operands {
     pub add: bool,
     /// What the core may fetch meanwhile.
     pub ahead: Ahead,
+    /// Whether `w` is an address of f16, and the product one of f16: [`Simd::half_tile`]. The rows of
+    /// the tile are then [`HALF_ROWS`] or more.
+    pub half: bool,
 }
 
 /// Weights that will be needed soon, to be fetched during a product.
@@ -280,6 +353,7 @@ impl Operands {
                 from: mut ahead,
                 lines,
             },
+            half,
         } = self;
         let whole = Tile {
             rows,
@@ -290,6 +364,11 @@ impl Operands {
             out_stride,
             add,
         };
+        if half {
+            // SAFETY: as the caller says.
+            unsafe { simd.half_tile::<R, V>(whole) };
+            return;
+        }
         // SAFETY: as the caller says.
         if unsafe { simd.tile::<R, V>(whole) } {
             return;
@@ -417,6 +496,7 @@ pub unsafe fn narrow_tile<S: Simd>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::simd::HALF_TERMS;
 
     /// Tiles of one size, of every height, against sums in f64.
     struct Tiles {
@@ -484,6 +564,7 @@ mod tests {
                         out_stride,
                         add: false,
                         ahead,
+                        half: false,
                     };
                     // SAFETY: rows, weights and sums are as large as the tile.
                     unsafe { whole.multiply(simd, height) };
@@ -514,6 +595,7 @@ mod tests {
                                 out_stride: columns::<S>(),
                                 add,
                                 ahead,
+                                half: false,
                             }
                             .multiply(simd, height);
                         }
@@ -525,6 +607,79 @@ mod tests {
                 // SAFETY: rows, weights and sums are as large as the tile.
                 unsafe { narrow_tile(simd, height, rows, taps, k, w, out.as_mut_ptr()) };
                 close(&out, NARROW, 0, 3);
+            }
+        }
+    }
+
+    /// Tiles whose products are f16, against the definition, to the last bit.
+    struct HalfTiles {
+        isa: Isa,
+        taps: usize,
+        k: usize,
+        add: bool,
+    }
+
+    impl Work for HalfTiles {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            let Self { isa, taps, k, add } = self;
+            let (columns, tallest) = (columns::<S>(), S::TILE.0);
+            let x: Vec<f32> = (0..taps * tallest * k).map(number).collect();
+            let weight =
+                |output: usize, i: usize, tap: usize| number((output * k + i) * taps + tap + 5);
+            let panels = Panels::pack_half(isa, [columns - 3, k, taps], weight);
+            for height in [HALF_ROWS, tallest] {
+                let rows: Vec<*const f32> = (0..taps * height)
+                    .map(|row| x[row * k..].as_ptr())
+                    .collect();
+                let before: Vec<f32> = (0..height * columns).map(number).collect();
+                let mut out = before.clone();
+                let w = panels.panel(0);
+                let operands = Operands {
+                    rows: rows.as_ptr(),
+                    taps,
+                    k,
+                    w,
+                    out: out.as_mut_ptr(),
+                    out_stride: columns,
+                    add,
+                    ahead: Ahead { from: w, lines: 0 },
+                    half: panels.half(),
+                };
+                // SAFETY: rows, weights and sums are as large as the tile.
+                unsafe { operands.multiply(simd, height) };
+                for (i, &got) in out.iter().enumerate() {
+                    let (row, column) = (i / columns, i % columns);
+                    let mut want = if add { before[i] } else { 0.0 };
+                    for tap in 0..taps {
+                        let terms: Vec<usize> = (0..k).collect();
+                        for terms in terms.chunks(HALF_TERMS) {
+                            let part = terms.iter().fold(f16::ZERO, |sum, &i| {
+                                let x = f16::from_f32(x[(tap * height + row) * k + i]);
+                                let w = match column < columns - 3 {
+                                    true => f16::from_f32(weight(column, i, tap)),
+                                    false => f16::ZERO,
+                                };
+                                f16::from_f64(x.to_f64() * w.to_f64() + sum.to_f64())
+                            });
+                            want += part.to_f32();
+                        }
+                    }
+                    assert_eq!(got, want, "{isa:?} {taps}x{k} {height} {row} {column}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn half_tiles_are_the_definition() {
+        for isa in Isa::available().iter().filter_map(|isa| isa.in_half()) {
+            for (taps, k) in [(1, 8), (1, 32), (1, 40), (1, 128), (9, 16), (4, 72)] {
+                for add in [false, true] {
+                    isa.run(HalfTiles { isa, taps, k, add });
+                }
             }
         }
     }

@@ -278,7 +278,8 @@ impl Operator for Winograd {
     fn describe(&self) -> String {
         let (size, kernel) = (self.output_tile.size(), self.output_tile.kernel());
         let activation = self.epilogue.activation.suffix();
-        format!("conv {kernel}x{kernel} winograd {size}x{size}{activation}")
+        let half = if self.weights.half() { " fp16" } else { "" };
+        format!("conv {kernel}x{kernel} winograd {size}x{size}{half}{activation}")
     }
 }
 

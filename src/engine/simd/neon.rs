@@ -4,6 +4,7 @@
 //! architecture; `sdot` is used only where a [`Neon<true>`] exists, which is where the core was
 //! asked and said yes.
 
+mod half;
 mod in_order;
 
 use std::arch::aarch64::*;
@@ -199,6 +200,18 @@ where
             }
         }
         true
+    }
+
+    #[inline(always)]
+    unsafe fn half_tile<const R: usize, const V: usize>(self, tile: Tile) {
+        // SAFETY: the caller vouches for the tile, and that the core was asked for f16.
+        unsafe {
+            match (R, V) {
+                (6, 4) => half::six_rows(tile),
+                (4, 4) => half::four_rows(tile),
+                _ => unreachable!("no tile in f16 has {R} rows"),
+            }
+        }
     }
 
     #[inline(always)]

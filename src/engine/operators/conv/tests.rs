@@ -66,6 +66,10 @@ fn sum(case: &Case, x: &[f32], weights: &[f32], pixel: [usize; 3], output: usize
     sum
 }
 
+/// How far a sum of products in f16 may be off that is of the size of 1: eight units of its last
+/// place, of which its terms' rounding and its own are some.
+const HALF_TOLERANCE: f64 = 8e-3;
+
 /// What builds the operator under test.
 type Build<'a> = &'a dyn Fn(Isa, usize, View, &[f32], Epilogue) -> Box<dyn Operator>;
 
@@ -76,7 +80,9 @@ pub fn check(
     case: &Case,
     build: impl Fn(Isa, usize, View, &[f32], Epilogue) -> Box<dyn Operator>,
 ) {
-    for isa in Isa::available() {
+    let isas = Isa::available();
+    let halves = isas.iter().filter_map(|isa| isa.in_half());
+    for isa in isas.iter().copied().chain(halves) {
         check_one(isa, seed, case, &build);
     }
 }
@@ -145,6 +151,7 @@ fn check_one(isa: Isa, seed: u64, case: &Case, build: Build) {
             Element::Float => (f64::MIN, f64::MAX, 1e-5),
             Element::Levels(_) => (-117.0 * 0.02, 138.0 * 0.02, 0.0101),
         };
+        let tolerance = tolerance + if isa.is_half() { HALF_TOLERANCE } else { 0.0 };
         let got = f64::from(result.read(isa, &output, at));
         let error = (got - want.clamp(low, high)).abs();
         assert!(

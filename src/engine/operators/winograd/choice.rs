@@ -30,13 +30,16 @@ struct Prices {
     pairs: bool,
 }
 
+/// What a product in f16 takes, in products in f32: instructions of a tile were counted.
+const HALF_PRODUCT: f64 = 0.68;
+
 impl Prices {
     fn of(isa: Isa) -> Self {
         match isa {
             // Instructions were counted. A board's core does 5 to 16 G/s, and its memory, as its
             // users measure it, 3 to 10 GB/s.
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon | Isa::NeonDot => Self {
+            Isa::Neon | Isa::NeonDot | Isa::NeonHalf => Self {
                 weight_byte: 1.5,
                 transforms: |tile| match tile {
                     OutputTile::Two => [16, 12],
@@ -123,14 +126,22 @@ impl Layer {
             rest => (2 * rest.next_power_of_two().min(rows) + rows) as f64 / 3.0,
         };
         let products = ((tiles - tiles % rows) as f64 + rest) * (elements * self.channels) as f64;
-        let work = products * outputs as f64 + transforms as f64;
+        let product = match tile::halves(isa, self.channels) {
+            true => HALF_PRODUCT,
+            false => 1.0,
+        };
+        let work = product * products * outputs as f64 + transforms as f64;
         work.max(self.weights_cost(algorithm, isa))
     }
 
     /// How long the algorithm's weights are on their way from memory, likewise.
     pub(super) fn weights_cost(&self, algorithm: Option<OutputTile>, isa: Isa) -> f64 {
         let elements = algorithm.map_or(self.kernel.pow(2), OutputTile::elements);
-        let bytes = elements * self.channels * self.outputs * size_of::<f32>();
+        let weight = match tile::halves(isa, self.channels) {
+            true => size_of::<u16>(),
+            false => size_of::<f32>(),
+        };
+        let bytes = elements * self.channels * self.outputs * weight;
         bytes as f64 * Prices::of(isa).weight_byte
     }
 }

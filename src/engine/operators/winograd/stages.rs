@@ -243,6 +243,8 @@ impl Stages<'_> {
         let (k, tiles) = (self.tiling.input.channels, self.tiles.len());
         let (columns, panels) = (tile::columns::<S>(), self.weights.panels(group));
         let blocks = tiles.div_ceil(S::TILE.0);
+        let half = self.weights.half();
+        let lowest = if half { tile::HALF_ROWS } else { 1 };
         for element in 0..N * N {
             let data = self
                 .data
@@ -250,7 +252,8 @@ impl Stages<'_> {
                 .wrapping_add(element * self.layout.data_element);
             for block in 0..blocks {
                 let first = block * S::TILE.0;
-                let height = (tiles - first).next_power_of_two().min(S::TILE.0);
+                let height = (tiles - first).next_power_of_two();
+                let height = height.clamp(lowest, S::TILE.0);
                 let mut rows = [data.wrapping_add(first * self.layout.data_tile); tile::ROWS_MAX];
                 for row in 1..S::TILE.0 {
                     // What a tile has too many of repeats the last one.
@@ -281,6 +284,7 @@ impl Stages<'_> {
                             out_stride: columns,
                             add: false,
                             ahead,
+                            half,
                         };
                         operands.multiply(simd, height);
                     }

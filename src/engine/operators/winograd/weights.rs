@@ -1,5 +1,7 @@
 //! Kernels, transformed and packed for the products.
 
+use half::f16;
+
 use super::super::tile::{self, Panels};
 use super::OutputTile;
 use super::transform::{Four, FourOfPairs, Transform, Two};
@@ -51,7 +53,7 @@ impl Weights {
         let group_panels = group_panels(columns, panels);
         let panel_len = k * columns;
         let group_len = output_tile.elements() * group_panels * panel_len;
-        let groups = Panels::fill(panels.div_ceil(group_panels), group_len, |group, values| {
+        let transform = |group: usize, values: &mut [f32]| {
             let first = group * group_panels;
             let kernels = &kernels[first * panel_len * taps..];
             let panels = group_panels.min(panels - first);
@@ -62,7 +64,19 @@ impl Weights {
                 panels,
                 values,
             });
-        });
+        };
+        let count = panels.div_ceil(group_panels);
+        let groups = if tile::halves(isa, k) {
+            Panels::fill_half(count, group_len, |group, halves| {
+                let mut values = vec![0.0; group_len];
+                transform(group, &mut values);
+                for (half, value) in halves.iter_mut().zip(values) {
+                    *half = f16::from_f32(value);
+                }
+            })
+        } else {
+            Panels::fill(count, group_len, transform)
+        };
         Self {
             groups,
             panels,
@@ -83,8 +97,13 @@ impl Weights {
     pub fn panel(&self, group: usize, element: usize, panel: usize) -> *const f32 {
         let before = element * self.panels(group) + panel;
         self.groups
-            .panel(group)
-            .wrapping_add(before * self.panel_len)
+            .at(self.groups.panel(group), before * self.panel_len)
+    }
+
+    /// Whether they are f16.
+    #[inline(always)]
+    pub fn half(&self) -> bool {
+        self.groups.half()
     }
 
     /// Bytes of all of them.

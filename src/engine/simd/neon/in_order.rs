@@ -1,6 +1,6 @@
-//! Tiles for cores that take instructions in their order: Cortex-A53, A55 and A35.
+//! Tiles for cores that take instructions in their order.
 //!
-//! Such a core waits where a value is not there yet. By what the authors of ncnn measured on an A53
+//! Such a core (Cortex-A35, A53, A55) waits where a value is not there yet. By what the authors of ncnn measured on an A53
 //! (their arm-a53-a55-dual-issue.md), a load of 128 bits into a vector register also keeps it from
 //! multiplying for two cycles, while one of 64 bits takes a cycle, in which the other half of a
 //! vector can be inserted from a general register, and that register is loaded beside a
