@@ -8,10 +8,11 @@ take on the ports that can multiply, which no order of instructions goes below. 
 
 These are models, not times. LLVM has the Cortex-A57's for the A72, and the Neoverse N1's for the A76, whose design that
 is. Its A53 ends instructions in the order in which they began, so that a load waits for the multiplications before it,
-which the real one does not; the column "A53, published" therefore counts what the authors of ncnn measured on one (their
-arm-a53-a55-dual-issue.md): a multiplication of vectors takes a cycle, a load of 64 bits into a vector register one more
-and of 128 bits two, a store as long as a load, an insertion into a vector one, unless a load of 64 bits comes before it,
-and everything else happens beside them. Nothing waits for a value in this count, which an order can reach but need not.
+which the real one does not; the column "A53, published" therefore counts what the authors of ncnn measured on one
+(their arm-a53-a55-dual-issue.md): a multiplication of vectors takes a cycle, a load of 64 bits into a vector register
+one more and of 128 bits two, a store as long as a load, an insertion into a vector one, unless a load of 64 bits comes
+before it, and everything else happens beside them. Nothing waits for a value in this count, which an order can reach
+but need not.
 
 Wants Debian's package llvm-19, or takes it from there into --cache without installing it.
 """
@@ -30,12 +31,14 @@ from count_instructions import Apt, quietly
 
 CORES = (("A53", "cortex-a53"), ("A72", "cortex-a72"), ("A76", "neoverse-n1"))
 ITERATIONS = 100
-# What a loop multiplies (and adds or inserts, where that tells it from others), and what that is.
+# What a loop multiplies (and adds, inserts or rounds, where that tells it from others), and what that is.
 KERNELS = (
     ("f32 product, 6 × 16", {"fmla.4s": 192}),
     ("f32 product, 4 × 16", {"fmla.4s": 128}),
     ("f32 product in order, 6 × 16", {"fmla.4s": 96, "mov.d": 28}),
     ("f32 product in order, 4 × 16", {"fmla.4s": 64, "mov.d": 24}),
+    ("f16 product, 6 × 16", {"fmla.8h": 96, "fcvtn.4h": 6}),
+    ("f16 product, 4 × 16", {"fmla.8h": 64, "fcvtn.4h": 4}),
     ("int8 product with SDOT, 8 × 8", {"sdot.4s": 64}),
     ("int8 product with SMULL, 4 × 4", {"smull.8h": 16, "smlal2.8h": 16, "sadalp.4s": 16}),
     ("F(4×4, 3×3), patches", {"fmla.4s": 72}),
@@ -44,6 +47,9 @@ KERNELS = (
     ("F(4×4, 2×2), outputs", {"fmla.4s": 36, "fmul.4s": 18, "fadd.4s": 27, "fsub.4s": 18}),
 )
 INSERT = re.compile(r"(mov)\s+v\d+\.(d)\[")
+ROUND = re.compile(r"(fcvtn)\s+v\d+\.(4h)")
+# What only the newest of the cores can multiply.
+NEW = {"sdot.4s", "fmla.8h"}
 ARITHMETIC = re.compile(r"(fmla|fmls|fmul|fadd|fsub|sdot|smull2?|smlal2?|sadalp)\s+v\d+\.(\w+)")
 BRANCH = re.compile(r"(b|b\.\w+|bl|blr|br|ret|cbn?z|tbn?z)\b")
 BACK = re.compile(r"(?:b\.\w+|cbn?z|tbn?z)\s.*?0x([0-9a-f]+) <")
@@ -74,8 +80,8 @@ def loops(code):
 
 
 def arithmetic(loop):
-    """How often each arithmetic instruction on vectors is in a loop, and each insertion, with the kind of its elements."""
-    found = (ARITHMETIC.match(instruction) or INSERT.match(instruction) for instruction in loop)
+    """How often what KERNELS names is in a loop: instructions on vectors, with the kind of their elements."""
+    found = (kind.match(instruction) for instruction in loop for kind in (ARITHMETIC, INSERT, ROUND))
     return collections.Counter(f"{f[1]}.{f[2]}" for f in found if f)
 
 
@@ -136,8 +142,9 @@ class Llvm:
 
     def model(self, core, code):
         """llvm-mca's summary of a loop."""
-        arguments = ("-mtriple=aarch64", f"-mcpu={core}", "-mattr=+dotprod,+fullfp16", f"-iterations={ITERATIONS}", "-json")
-        told = json.loads(self.run("llvm-mca", *arguments, text="loop:\n" + "\n".join(code) + "\n"))
+        machine = ("-mtriple=aarch64", f"-mcpu={core}", "-mattr=+dotprod,+fullfp16")
+        arguments = (*machine, f"-iterations={ITERATIONS}", "-json")
+        told = json.loads(self.run("llvm-mca", *arguments, text="\n".join(["loop:", *code, ""])))
         return told["CodeRegions"][0]["SummaryView"]
 
 
@@ -149,7 +156,7 @@ def row(llvm, name, loop):
     runnable = [*loop[:-1], re.sub(r"0x[0-9a-f]+ <.*", "loop", loop[-1])]
     cells = [name, f"{len(loop)}", f"{len(multiplied)}"]
     for core, model in CORES:
-        if core != "A76" and "sdot.4s" in counted:
+        if core != "A76" and NEW & counted.keys():
             cells += ["–"] * (2 if core == "A53" else 1)
             continue
         cycles = llvm.model(model, runnable)["TotalCycles"] / ITERATIONS

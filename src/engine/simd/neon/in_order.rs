@@ -1,12 +1,12 @@
 //! Tiles for cores that take instructions in their order.
 //!
-//! Such a core (Cortex-A35, A53, A55) waits where a value is not there yet. By what the authors of ncnn measured on an A53
-//! (their arm-a53-a55-dual-issue.md), a load of 128 bits into a vector register also keeps it from
-//! multiplying for two cycles, while one of 64 bits takes a cycle, in which the other half of a
-//! vector can be inserted from a general register, and that register is loaded beside a
-//! multiplication. So here every vector comes in halves, an order of instructions ahead of its use:
-//! 128 cycles for 24 × 4 products of vectors, instead of 140 and the waiting if they are loaded
-//! whole. It takes 170 instructions instead of 111, which other cores notice.
+//! Such a core (Cortex-A35, A53, A55) waits where a value is not there yet. By what the authors of
+//! ncnn measured on an A53 (their arm-a53-a55-dual-issue.md), a load of 128 bits into a vector
+//! register also keeps it from multiplying for two cycles, while one of 64 bits takes a cycle, in
+//! which the other half of a vector can be inserted from a general register, and that register is
+//! loaded beside a multiplication. So here every vector comes in halves, a vector's products ahead
+//! of its use: 128 cycles for 24 × 4 products of vectors, instead of 140 and the waiting if they
+//! are loaded whole. It takes 170 instructions instead of 111, which other cores notice.
 //!
 //! The sums are the same to the last bit: each is added up in the same order.
 
