@@ -1,4 +1,4 @@
-//! What a service manager hears of the frame: that it is ready, what it does, and that it is alive.
+//! What a service manager hears: the frame is ready, what it does, it is alive.
 //!
 //! The protocol of sd_notify(3): datagrams of `KEY=value` lines to the socket that `NOTIFY_SOCKET`
 //! names. Every datagram is sent from the loop itself, so that none comes from a loop that hangs,
