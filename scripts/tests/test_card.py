@@ -4,6 +4,7 @@
 """
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -59,6 +60,93 @@ class Wifi(unittest.TestCase):
             done, made = self.convert(content)
             self.assertEqual((done.returncode, made), (1, None), content)
             self.assertTrue(done.stderr.endswith(f"wifi.txt: {told}\n"), done.stderr)
+
+
+def disks_can_be_made():
+    tools = ["losetup", "sfdisk", "partx", "mke2fs", "e2fsck", "resize2fs"]
+    return os.geteuid() == 0 and Path("/dev/loop-control").exists() and all(map(shutil.which, tools))
+
+
+def may_resize():
+    """Whether mounted file systems may be grown: some containers' root may not (CAP_SYS_RESOURCE)."""
+    capabilities = int(re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.MULTILINE)[1], 16)
+    return capabilities >> 24 & 1 == 1
+
+
+@unittest.skipUnless(disks_can_be_made(), "needs root, loop devices, fdisk and e2fsprogs")
+class Data(unittest.TestCase):
+    """The data partition of a real disk, in a file, mounted by the card's own script."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.place = Path(folder.name) / "data"
+        self.place.mkdir()
+        self.disk = Path(folder.name) / "disk"
+        self.disk.touch()
+        os.truncate(self.disk, 24 << 20)
+        table = "label: dos\nstart=1MiB, size=2MiB, type=c\nstart=3MiB, size=4MiB, type=83\nstart=7MiB, size=16MiB, type=83\n"
+        subprocess.run(["sfdisk", "--quiet", self.disk], input=table, text=True, check=True)
+        subprocess.run(
+            ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-E", "offset=7340032,resize=268435456", self.disk, "16M"], check=True, stderr=subprocess.DEVNULL
+        )
+
+    def attach(self):
+        done = subprocess.run(["losetup", "--find", "--show", "--partscan", self.disk], capture_output=True, text=True)
+        if done.returncode != 0:
+            self.skipTest(f"losetup: {done.stderr.strip()}")
+        device = done.stdout.strip()
+        self.addCleanup(self.detach, device)
+        # Some kernels read no tables by themselves.
+        if not Path(f"{device}p3").exists():
+            subprocess.run(["partx", "--add", device], check=True)
+        return f"{device}p3"
+
+    def detach(self, device):
+        subprocess.run(["partx", "--delete", device], stderr=subprocess.DEVNULL)
+        subprocess.run(["losetup", "--detach", device], stderr=subprocess.DEVNULL)
+
+    def mount(self, partition):
+        done = subprocess.run(["sh", CARD / "root/usr/lib/driftglass-card/data", partition, self.place], capture_output=True, text=True)
+        self.addCleanup(subprocess.run, ["umount", self.place], stderr=subprocess.DEVNULL)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def umount(self):
+        subprocess.run(["umount", self.place], check=True)
+
+    def size_mib(self):
+        return shutil.disk_usage(self.place).total >> 20
+
+    def test_it_grows_over_a_larger_disk_and_keeps_what_is_on_it(self):
+        partition = self.attach()
+        self.mount(partition)
+        self.assertLess(self.size_mib(), 16)
+        (self.place / "picture").write_bytes(b"kept")
+        self.umount()
+        self.detach(partition.removesuffix("p3"))
+        os.truncate(self.disk, 300 << 20)
+        partition = self.attach()
+        self.mount(partition)
+        self.assertGreater(int((Path("/sys/class/block") / Path(partition).name / "size").read_text()) >> 11, 290)
+        if may_resize():
+            self.assertGreater(self.size_mib(), 250)
+        self.assertEqual((self.place / "picture").read_bytes(), b"kept")
+        self.umount()
+        # And once is enough.
+        self.assertEqual("could not" in self.mount(partition), not may_resize())
+        self.assertEqual((self.place / "picture").read_bytes(), b"kept")
+
+    def test_a_broken_one_is_made_anew(self):
+        partition = self.attach()
+        with open(partition, "r+b") as file:
+            file.write(b"\xa5" * (12 << 20))
+        self.assertIn("is made anew", self.mount(partition))
+        (self.place / "picture").write_bytes(b"new")
+
+    def test_without_one_the_folder_is_in_memory(self):
+        self.assertIn("is in memory until the next start", self.mount("/dev/no-such-partition"))
+        (self.place / "picture").write_bytes(b"in memory")
 
 
 class Kernel(unittest.TestCase):
