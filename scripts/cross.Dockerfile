@@ -13,15 +13,12 @@ RUN printf 'deb [check-valid-until=no] %s %s main\n' \
         "$DEBIAN" bullseye "$SECURITY" bullseye-security >/etc/apt/sources.list \
     && apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates gcc libc6-dev qemu-user \
-        gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf libc6-dev-armhf-cross \
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross \
     && rm -rf /var/lib/apt/lists/*
 
 ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
-    CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
-    CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_LINKER=arm-linux-gnueabihf-gcc \
-    CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_RUNNER="qemu-arm -L /usr/arm-linux-gnueabihf" \
-    CC_armv7_unknown_linux_gnueabihf=arm-linux-gnueabihf-gcc
+    CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
 
 # Another number than cargo's own gives build scripts other names in target/: those of a cargo outside
 # of this image ask for the C library of that machine, and would not start here.
