@@ -173,6 +173,7 @@ class Board:
             stderr=subprocess.STDOUT,
         )
         self.lines = queue.Queue()
+        self.heard = threading.Event()
         threading.Thread(target=self.listen, daemon=True).start()
         self.until("a monitor", monitor.exists)
         self.monitor = Monitor(monitor)
@@ -183,8 +184,12 @@ class Board:
 
     def listen(self):
         """Puts aside what comes over the serial port, so that nobody waits for it longer than they want."""
-        for line in self.process.stdout:
-            self.lines.put(CONTROL.sub("", line.decode(errors="replace")).strip("\r\n"))
+        line = b""
+        for chunk in iter(lambda: self.process.stdout.read1(4096), b""):
+            self.heard.set()
+            *lines, line = (line + chunk).split(b"\n")
+            for whole_line in lines:
+                self.lines.put(CONTROL.sub("", whole_line.decode(errors="replace")).strip("\r"))
 
     def until(self, what, holds, pause_s=0.2):
         """Waits until `holds` says something, and returns it."""
@@ -206,7 +211,11 @@ class Board:
         return " | ".join(lines[-8:])
 
     def log_in(self):
-        """Waits for the shell. It repeats what it is told until it is told not to."""
+        """Waits for the shell. It repeats what it is told until it is told not to.
+
+        Nothing is typed before its prompt: a port that is full when it is opened never hears another letter.
+        """
+        self.until("a prompt", self.heard.is_set)
 
         def answers():
             self.type("stty -echo; PS1=; PS2=; echo ::he''llo")
