@@ -247,7 +247,8 @@ class Board:
                 if code != "0":
                     raise Fault(f"in the guest, {command}: code {code}: {' | '.join(lines[-5:])}")
                 return lines
-            lines.append(line)
+            # The shell's own line editing leaves empty ones.
+            lines += [line] if line else []
 
     def unit(self, *properties):
         """Properties of the service."""
