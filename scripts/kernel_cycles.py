@@ -22,12 +22,11 @@ import collections
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import command_line
-from count_instructions import Apt, quietly
+import debian
 
 CORES = (("A53", "cortex-a53"), ("A72", "cortex-a72"), ("A76", "neoverse-n1"))
 ITERATIONS = 100
@@ -119,13 +118,7 @@ class Llvm:
         root = cache / "root"
         self.folder = installed / "bin" if (installed / "bin/llvm-mca").exists() else root / "usr/lib/llvm-19/bin"
         if not (self.folder / "llvm-mca").exists():
-            partial = cache / "partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            Apt(cache / "apt").fetch(partial, "download", "llvm-19", "libllvm19")
-            for deb in partial.glob("*.deb"):
-                quietly(partial, "dpkg-deb", "--extract", deb, root)
-            shutil.rmtree(partial)
+            debian.unpack(cache, root, ("llvm-19", "libllvm19"))
         libraries = root / "usr/lib/x86_64-linux-gnu"
         if libraries.exists():
             self.environment["LD_LIBRARY_PATH"] = str(libraries)
