@@ -22,6 +22,26 @@ CARD = Path(__file__).resolve().parent.parent / "card"
 WIFI = CARD / "root/usr/lib/driftglass-card/wifi"
 
 
+class Settle(unittest.TestCase):
+    def test_what_the_builder_still_needs_stays(self):
+        """Its settings for apt lie in the root's tmp, and apt without them would be this machine's."""
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            settle = (CARD / "settle").read_text()
+            kernel = root / "usr/lib/modules/6.0"
+            boards, firmware = (re.search(rf"^{name}=\(([^)]*)\)", settle, re.MULTILINE)[1].split() for name in ("boards", "firmware"))
+            files = [kernel / "vmlinuz", *(kernel / f"dtb/broadcom/{board}.dtb" for board in boards)]
+            files += [root / "usr/lib/raspi-firmware" / name for name in firmware]
+            files += [root / "tmp/apt.conf", root / "var/lib/apt/lists/a", root / "var/log/a", root / "run/a", root / "etc/passwd"]
+            for file in files:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text("driftglass:x:0:0::/:/bin/false\n" if file.name == "passwd" else "")
+            done = subprocess.run(["bash", CARD / "settle", root], capture_output=True, text=True)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            left = {str(path.relative_to(root)) for path in files if path.exists()}
+            self.assertEqual(left, {"tmp/apt.conf", "etc/passwd"})
+
+
 class Wifi(unittest.TestCase):
     def convert(self, content):
         with tempfile.TemporaryDirectory() as folder:
