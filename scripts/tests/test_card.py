@@ -23,7 +23,7 @@ WIFI = CARD / "root/usr/lib/driftglass-card/wifi"
 
 
 class Settle(unittest.TestCase):
-    def test_what_the_builder_still_needs_stays(self):
+    def test_what_the_builder_still_needs_stays_and_nothing_tells_of_it(self):
         """Its settings for apt lie in the root's tmp, and apt without them would be this machine's."""
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
@@ -33,13 +33,17 @@ class Settle(unittest.TestCase):
             files = [kernel / "vmlinuz", *(kernel / f"dtb/broadcom/{board}.dtb" for board in boards)]
             files += [root / "usr/lib/raspi-firmware" / name for name in firmware]
             files += [root / "tmp/apt.conf", root / "var/lib/apt/lists/a", root / "var/log/a", root / "run/a", root / "etc/passwd"]
+            files += [root / "etc/apt/sources.list"]
             for file in files:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text("driftglass:x:0:0::/:/bin/false\n" if file.name == "passwd" else "")
+            debian = "deb http://deb.debian.org/debian trixie main\n"
+            files[-1].write_text(f"{debian}deb [trusted=yes] copy:/tmp/folder/repository ./\n")
             done = subprocess.run(["bash", CARD / "settle", root], capture_output=True, text=True)
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             left = {str(path.relative_to(root)) for path in files if path.exists()}
-            self.assertEqual(left, {"tmp/apt.conf", "etc/passwd"})
+            self.assertEqual(left, {"tmp/apt.conf", "etc/passwd", "etc/apt/sources.list"})
+            self.assertEqual(files[-1].read_text(), debian)
 
 
 class Wifi(unittest.TestCase):
