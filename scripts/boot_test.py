@@ -4,8 +4,8 @@
     scripts/boot-test --shots ../shots IMAGE start broken      only these; see below
     scripts/boot-test --pulls 3 IMAGE plug
 
-The machine is QEMU's virt with a Cortex-A53, the memory of a Zero 2 W and a virtio screen; the card, a copy of the image
-on a larger disk, is its only drive. Kernel, initramfs and command line are those of the card; the boards' firmware is
+The machine is QEMU's virt with a Cortex-A53, the memory of a Zero 2 W and a virtio screen, but for pi3; the card, a copy
+of the image on a larger disk, is its only drive. Kernel, initramfs and command line are those of the card; the boards' firmware is
 what stays untried. What must be on the screen is painted by the program of this machine (--program) from the same seed
 and the same file of settings; the screen may be two levels of 255 off, since other processors round otherwise.
 
@@ -13,6 +13,8 @@ start    the card as it is: the service gets ready, and its first picture is on 
 bare     the same without driftglass.toml on the card
 broken   a file of settings with a mistake: the sentence is on the screen, and pictures after it
 model    a model that is not there: the sentence is on the screen
+pi3      the card in a Raspberry Pi 3, as far as QEMU knows one: its device tree, its card reader and four cores, but no
+         screen and a watchdog that bites when it is fed; the board is told by name, a picture is in its file
 plug     ten times (--pulls): a picture, then the plug is pulled while the next one is painted and picture files are
          written; the file systems are clean or get clean by their journal, every picture file is whole, the favourites
          are the same to the bit, and neither the root nor the boot partition has changed
@@ -153,21 +155,34 @@ class Card:
             return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
+def virtual(card, cpu):
+    """A machine that no board is, with a screen: QEMU's arguments, and the kernel's for a shell on its serial port."""
+    arguments = ["-machine", "virt", "-cpu", cpu, "-m", "512", "-serial", "stdio"]
+    arguments += ["-device", f"virtio-gpu-pci,id=screen,xres={SIZE[0]},yres={SIZE[1]}"]
+    arguments += ["-drive", f"file={card.path},if=none,id=card,format=raw", "-device", "virtio-blk-pci,drive=card"]
+    return arguments, "systemd.debug_shell=ttyAMA0"
+
+
+def pi_3(card, _cpu):
+    """A Raspberry Pi 3, whose first serial port is Bluetooth's, and whose watchdog QEMU takes for a reset: as `virtual`."""
+    arguments = ["-machine", "raspi3b", "-dtb", card.boot_file("bcm2837-rpi-3-b.dtb"), "-serial", "null", "-serial", "stdio"]
+    return [*arguments, "-drive", f"file={card.path},if=sd,format=raw"], "systemd.debug_shell=ttyS1 systemd.watchdog_sec=0"
+
+
 class Board:
     """A machine with the card in it, from power on until its plug is pulled; its shell is on its serial port."""
 
-    def __init__(self, card, cpu):
+    def __init__(self, card, cpu, machine):
         self.folder = Path(tempfile.mkdtemp(prefix="boot-", dir=card.folder))
         monitor = self.folder / "monitor"
-        options = card.boot_file("cmdline.txt").read_text().strip() + " systemd.debug_shell=ttyAMA0"
+        arguments, added = machine(card, cpu)
+        options = f"{card.boot_file('cmdline.txt').read_text().strip()} {added}"
         self.start = time.monotonic()
         self.process = subprocess.Popen(
-            ["qemu-system-aarch64", "-machine", "virt", "-cpu", cpu, "-m", "512", "-accel", "tcg", "-icount", f"shift={SHIFT}"]
+            ["qemu-system-aarch64", "-accel", "tcg", "-icount", f"shift={SHIFT}", *arguments]
             + ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
-            + ["-device", f"virtio-gpu-pci,id=screen,xres={SIZE[0]},yres={SIZE[1]}"]
-            + ["-drive", f"file={card.path},if=none,id=card,format=raw", "-device", "virtio-blk-pci,drive=card"]
             + ["-kernel", card.boot_file("vmlinuz"), "-initrd", card.boot_file("initrd.img"), "-append", options]
-            + ["-serial", "stdio", "-qmp", f"unix:{monitor},server=on,wait=off"],
+            + ["-qmp", f"unix:{monitor},server=on,wait=off"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -310,9 +325,9 @@ class Board:
 
 
 @contextlib.contextmanager
-def powered(card, cpu):
+def powered(card, cpu, machine=virtual):
     """A board, whose plug is pulled at the end."""
-    board = Board(card, cpu)
+    board = Board(card, cpu, machine)
     try:
         yield board
     finally:
@@ -416,6 +431,19 @@ def model(card, painter, args):
         board.ready()
 
 
+def pi3(card, painter, args):
+    """The card in a Raspberry Pi 3."""
+    with powered(card, args.cpu, pi_3) as board:
+        board.log_in()
+        board.ready()
+        seed, _ = board.painted()
+        board.run(f"{AS_OWNER} test -s {STATE}/latest.png")
+        detected = board.run("driftglass boards detect")
+        if not detected[0].startswith("board: Raspberry Pi 3 Model B"):
+            raise Fault(f"driftglass boards detect: expected a Raspberry Pi 3, found {' | '.join(detected)}")
+        print(f"   {detected[0]}; seed {seed} is painted")
+
+
 def whole(files, favourites):
     """Every picture file is whole, and the favourites are what they were."""
     for name, data in files.items():
@@ -472,7 +500,7 @@ def plug(card, painter, args):
             raise Fault(f"expected at most one half of a picture, found {halves}")
 
 
-SCENARIOS = (start, bare, broken, model, plug)
+SCENARIOS = (start, bare, broken, model, pi3, plug)
 
 
 def main(arguments=None):

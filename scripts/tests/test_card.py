@@ -22,6 +22,28 @@ CARD = Path(__file__).resolve().parent.parent / "card"
 WIFI = CARD / "root/usr/lib/driftglass-card/wifi"
 
 
+# The device trees on the card, by what Debian's kernel compiles into them.
+COMPATIBLE = {
+    "bcm2837-rpi-zero-2-w": "raspberrypi,model-zero-2-w",
+    "bcm2837-rpi-3-b": "raspberrypi,3-model-b",
+    "bcm2837-rpi-3-b-plus": "raspberrypi,3-model-b-plus",
+    "bcm2837-rpi-3-a-plus": "raspberrypi,3-model-a-plus",
+    "bcm2711-rpi-4-b": "raspberrypi,4-model-b",
+    "bcm2711-rpi-400": "raspberrypi,400",
+    "bcm2712-rpi-5-b": "raspberrypi,5-model-b",
+    "bcm2712-d-rpi-5-b": "raspberrypi,5-model-b",
+}
+
+
+class Boards(unittest.TestCase):
+    def test_every_board_that_the_card_starts_is_known_to_the_program(self):
+        settle = (CARD / "settle").read_text()
+        self.assertEqual(re.search(r"^boards=\(([^)]*)\)", settle, re.MULTILINE)[1].split(), list(COMPATIBLE))
+        files = (CARD.parents[1] / "boards").glob("*.toml")
+        known = {name for file in files for name in tomllib.loads(file.read_text()).get("compatible", [])}
+        self.assertLessEqual(set(COMPATIBLE.values()), known)
+
+
 class Settle(unittest.TestCase):
     def test_what_the_builder_still_needs_stays_and_nothing_tells_of_it(self):
         """Its settings for apt lie in the root's tmp, and apt without them would be this machine's."""
