@@ -122,10 +122,11 @@ def draw(work):
 def scenes(args):
     """our own pictures in eight styles, drawn here on all cores (CC0)"""
     styles = list(procedural.STYLES)
-    work = [(styles[k % len(styles)], k // len(styles), args.size) for k in range(args.count)]
+    numbers = range(args.first, args.first + args.count)
+    work = [(styles[k % len(styles)], k // len(styles), args.size) for k in numbers]
     with multiprocessing.Pool() as pool:
         pictures = np.stack(pool.map(draw, work, chunksize=64))
-    return pictures, np.arange(args.count) % len(styles), styles, f"own procedural pictures, {procedural.LICENCE}"
+    return pictures, np.array(numbers) % len(styles), styles, f"own procedural pictures, {procedural.LICENCE}"
 
 
 # Tiles whose artist could not be asked, by the list TILES_UNDER_UNKNOWN_LICENSE of the repository crawl/tiles.
@@ -265,6 +266,7 @@ def main(arguments=None):
         one.add_argument("--size", type=command_line.count, default=32, help="pixels per side (default 32)")
         if make is scenes:
             one.add_argument("--count", type=command_line.count, default=48000, help="pictures (default 48000)")
+            one.add_argument("--first", type=command_line.whole(0), default=0, help="the first one's number: others than those before it")
         else:
             cache = Path.home() / ".cache" / "driftglass"
             one.add_argument("--cache", type=Path, default=cache, help="folder of what was fetched (default ~/.cache/driftglass)")

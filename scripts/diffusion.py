@@ -26,15 +26,17 @@ def timesteps(steps=None, process=PROCESS, defaults=DEFAULTS):
     return published.spaced(defaults["spacing"], process["train-timesteps"], steps or defaults["steps"])
 
 
-def reverse_update(kept, process=PROCESS, defaults=DEFAULTS):
+def reverse_update(kept, process=PROCESS, defaults=DEFAULTS, table=None):
     """The reverse updates over the kept steps `kept` as one function: step(index, x, output, noise) -> next x.
 
-    Analytic variance belongs to other numbers of steps, so beta-tilde stands for it, as where driftglass checks a
-    model; dpmpp-2m, which needs no noise, is walked as ddpm.
+    `table` is the analytic variance of just these steps; without it beta-tilde stands for it, as where driftglass
+    checks a model. dpmpp-2m, which needs no noise, is walked as ddpm.
     """
     kept_list = published.kept_steps(alphas_cumprod(process), kept)
     clipping = {"clip": process["clip"]} if "clip" in process else process.get("threshold")
-    variance = "fixed-small" if defaults["variance"] == "analytic" else defaults["variance"]
+    variance = defaults["variance"]
+    if variance == "analytic":
+        variance = "fixed-small" if table is None else table
 
     def step(index, x, output, noise):
         now, channels = kept_list[index], x.shape[1]
@@ -58,6 +60,11 @@ def trajectory(predict, step, start, kept, noise):
         x_next = step(index, x, output, noise(index))
         yield int(t), x, output, x_next
         x = x_next
+
+
+def from_uint8(pictures):
+    """0..255 -> [-1, 1]; uint8 `[n, h, w, c]` -> float32 `[n, c, h, w]`."""
+    return (pictures.transpose(0, 3, 1, 2) / np.float32(127.5) - 1).astype(np.float32)
 
 
 def to_uint8(x):

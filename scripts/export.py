@@ -13,19 +13,15 @@ from pathlib import Path
 import command_line
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
-import data
+import analytic_variance
 import diffusion
 import model_card
 import noise
 import package
-import published
 from procedural import contact_sheet
-from train import load_network, paint, to_signal
-
-ANALYTIC_STEPS = (10, 20, 50)
+from train import load_network, paint
 
 
 def export_fp32(network, path):
@@ -71,35 +67,18 @@ def make_reference(network, seed):
     return package.walk(package.torch_network(network), step, start, timesteps, injected, label), step
 
 
-@torch.no_grad()
-def epsilon_power(network, x0, labels, t, generator):
-    """E ||epsilon_theta(x_t, t)||^2 / d over the pictures x0 `[n, c, h, w]`, x_t drawn from q(x_t | x0)."""
-    abar = diffusion.alphas_cumprod()[t]
-    x_t = np.sqrt(abar) * x0 + np.sqrt(1 - abar) * torch.randn(x0.shape, generator=generator)
-    epsilon = network(x_t.float(), torch.full((len(x0),), t), labels if network.config.classes else None)
-    return epsilon.double().square().mean().item()
+def analytic_tables(network, state, path):
+    """[analytic-variance] of the network, from the tenth of its data set, that train.py holds back."""
+    config = network.config
+    image = {"channels": config.image_channels, "height": config.size, "width": config.size}
+    classes = state["classes"] if config.classes else None
+    x0, labels = analytic_variance.last_pictures(path, image, classes, analytic_variance.PICTURES, share=0.1)
+    estimate = analytic_variance.Estimate(analytic_variance.torch_answers(network), x0, labels, diffusion.PROCESS)
+    estimate.tell()
+    return estimate.tables()
 
 
-def analytic_tables(network, path, count=64):
-    """sigma^2 per kept step for each of ANALYTIC_STEPS, from `count` held-out pictures; see published.analytic_variance."""
-    pictures, labels, _, _ = data.load(path)
-    config, shape = network.config, pictures.shape[1:]
-    expected = (config.size, config.size, config.image_channels)
-    if shape != expected:
-        raise SystemExit(f"{path}: unexpected shape of a picture, expected {expected} as the network, got {shape}")
-    x0, labels = to_signal(torch.from_numpy(pictures[-count:])), torch.from_numpy(labels[-count:])
-    generator = torch.Generator().manual_seed(0)
-    kept = {steps: diffusion.timesteps(steps) for steps in ANALYTIC_STEPS}
-    powers = {t: epsilon_power(network, x0, labels, t, generator) for t in sorted(set().union(*kept.values()))}
-    tables = {}
-    for steps, timesteps in kept.items():
-        kept_list = published.kept_steps(diffusion.alphas_cumprod(), timesteps)
-        table = published.analytic_variance(kept_list, [powers[t] for t in timesteps])
-        tables[str(steps)] = [float(f"{sigma2:.6e}") for sigma2 in table]
-    return tables
-
-
-def build_manifest(name, title, network, state, files, reference, analytic):
+def build_manifest(name, title, network, state, files, reference):
     config = network.config
     manifest = {
         "name": name,
@@ -109,8 +88,6 @@ def build_manifest(name, title, network, state, files, reference, analytic):
         "diffusion": dict(diffusion.PROCESS),
         "defaults": diffusion.DEFAULTS | {"precision": "fp16"},
     }
-    if analytic:
-        manifest["analytic-variance"] = analytic
     if config.classes:
         manifest["network"]["class"] = "class_labels"
         manifest["classes"] = {"names": state["classes"], "null": config.null_class}
@@ -135,12 +112,12 @@ def main(arguments=None):
     p.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.pt of train.py, from any moment of the run")
     p.add_argument("--package", type=Path, required=True, help="folder to write, e.g. models/scenes-32")
     p.add_argument("--title", default="Small scenes in eight styles", help="one line for tables")
-    p.add_argument("--data", help="the training .npz: adds the analytic variance tables (Analytic-DPM)")
+    p.add_argument("--data", help="the training .npz: adds the tables of analytic_variance.py")
     p.add_argument("--fp32", type=Path, help="where fp32.onnx goes (default: into the package, and then the manifest lists it)")
     p.add_argument("--seed", type=command_line.seed, default=0, help="of the reference trajectory and the samples (default 0)")
     args = p.parse_args(arguments)
     network, state = load_network(args.checkpoint)
-    analytic = analytic_tables(network, args.data) if args.data else None
+    tables = analytic_tables(network, state, args.data) if args.data else None
     folder = package.folder(args.package)
     reference, step = make_reference(network, args.seed)
     fp32, fp16 = args.fp32 or folder / "fp32.onnx", folder / "fp16.onnx"
@@ -151,9 +128,12 @@ def main(arguments=None):
         entry = files[path.stem] = package.file_entry(path) | package.measure(package.OnnxNetwork(path), reference, step)
         print(f"{path.name}: {entry['bytes']} bytes, max-error {entry['max-error']}, final {entry['final-psnr-db']} dB")
     entry = package.write_reference(folder, reference)
-    manifest = build_manifest(folder.name, args.title, network, state, files, entry, analytic)
+    manifest = build_manifest(folder.name, args.title, network, state, files, entry)
+    if tables:
+        analytic_variance.adopt(manifest, tables)
     package.write_manifest(folder, manifest)
-    pictures = paint(network, per_class=8, steps=manifest["defaults"]["steps"], seed=args.seed)
+    steps = manifest["defaults"]["steps"]
+    pictures = paint(network, per_class=8, steps=steps, seed=args.seed, table=(tables or {}).get(str(steps)))
     contact_sheet(pictures, columns=8, scale=3).save(folder / "samples.png", optimize=True)
     model_card.write(folder, manifest)
 

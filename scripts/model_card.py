@@ -30,6 +30,10 @@ def trained(manifest):
     shape = f"{image['width']}×{image['height']} pixels in {image['channels']} channel(s)"
     widths, attention = (", ".join(map(str, training[key])) for key in ("channels", "attention-levels"))
     null = f" The null class is {classes['null']}." if classes else ""
+    defaults, tables = manifest["defaults"], manifest.get("analytic-variance")
+    walk = f"Sampled by default with {defaults['sampler']}, {defaults['steps']} steps, {defaults['spacing']}, variance {defaults['variance']}."
+    if tables:
+        walk += f"\nIts analytic variance is measured for {', '.join(tables)} steps (`scripts/analytic_variance.py`)."
     return "\n".join(
         [
             f"# {manifest['name']}",
@@ -46,6 +50,8 @@ def trained(manifest):
             "",
             f"Trained on {training['images']:,} images in {training['minutes']:.0f} minutes with `scripts/train.py`",
             "(T = 1000, cosine schedule, min-SNR weights); these are the averaged (EMA) weights.",
+            "",
+            walk,
             "",
             "| precision | file | size | largest epsilon error | final picture, PSNR |",
             "|---|---|---|---|---|",

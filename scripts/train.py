@@ -263,8 +263,11 @@ class Training:
 
 
 @torch.no_grad()
-def paint(network, per_class, steps, seed, autocast=contextlib.nullcontext):
-    """uint8 `[n, h, w, c]`: `per_class` pictures of each class, one class after the other, by DDPM in `steps` steps."""
+def paint(network, per_class, steps, seed, autocast=contextlib.nullcontext, table=None):
+    """uint8 `[n, h, w, c]`: `per_class` pictures of each class, one class after the other, by DDPM in `steps` steps.
+
+    `table` is the analytic variance of these steps; without one it is beta-tilde.
+    """
     config, device = network.config, next(network.parameters()).device
     labels = torch.arange(max(config.classes, 1), device=device).repeat_interleave(per_class)
     shape = (len(labels), config.image_channels, config.size, config.size)
@@ -278,7 +281,8 @@ def paint(network, per_class, steps, seed, autocast=contextlib.nullcontext):
             return network(x, torch.full((len(x),), t, device=device), labels if config.classes else None).float()
 
     kept = diffusion.timesteps(steps)
-    *_, (*_, x) = diffusion.trajectory(predict, diffusion.reverse_update(kept), noise(0), kept, noise)
+    step = diffusion.reverse_update(kept, defaults=diffusion.DEFAULTS | {"variance": "analytic"}, table=table)
+    *_, (*_, x) = diffusion.trajectory(predict, step, noise(0), kept, noise)
     return diffusion.to_uint8(x.cpu().numpy())
 
 

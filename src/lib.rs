@@ -19,13 +19,13 @@
 //! use std::ops::ControlFlow;
 //!
 //! use driftglass::model::Library;
-//! use driftglass::pipeline::Painter;
+//! use driftglass::pipeline::{Changes, Painter};
 //!
 //! # fn main() -> driftglass::error::Result<()> {
 //! let package = Library::new(None).open("scenes-32")?;
 //! let mut painter = Painter::open(package, None, 1)?;
-//! let mut recipe = painter.recipe(7);
-//! recipe.steps = 4;
+//! let four_steps = Changes { steps: Some(4), ..Changes::default() };
+//! let recipe = painter.changed(&painter.recipe(7), &four_steps);
 //! let picture = painter.paint(&recipe, None, &mut |_step| ControlFlow::Continue(()))?;
 //! assert_eq!((picture.width_px(), picture.height_px()), (32, 32));
 //! # Ok(()) }

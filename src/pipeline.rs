@@ -20,7 +20,7 @@ use crate::picture::Picture;
 pub mod check;
 pub mod recipe;
 
-pub use recipe::Recipe;
+pub use recipe::{Changes, Recipe};
 
 /// Called after every step of a walk; `Break` stops it.
 pub type OnStep<'a> = &'a mut dyn FnMut(&Step) -> ControlFlow<()>;
@@ -75,7 +75,7 @@ impl Painter {
             let draw = u64::from(noise::word(seed, Stream::Draw(0), 0));
             classes.names[(draw % classes.names.len() as u64) as usize].clone()
         });
-        Recipe {
+        let recipe = Recipe {
             version: env!("CARGO_PKG_VERSION").into(),
             noise: recipe::noise_format(),
             model: self.manifest.name.clone(),
@@ -86,10 +86,47 @@ impl Painter {
             sampler: defaults.sampler,
             spacing: defaults.spacing.clone(),
             variance: defaults.variance,
+            variance_table: None,
             class,
             morph: None,
             init: None,
+        };
+        self.changed(&recipe, &Changes::default())
+    }
+
+    /// `recipe` with what `changes` asks for.
+    ///
+    /// An analytic variance is measured for certain steps. Where other ones are asked for, the
+    /// recipe takes the package's table for them, and where there is none, the fixed-small
+    /// variance; whoever asks for the analytic one by name is not given another.
+    pub fn changed(&self, recipe: &Recipe, changes: &Changes) -> Recipe {
+        let spacing = changes.spacing.as_ref();
+        let counted = spacing.and_then(Spacing::steps).unwrap_or(recipe.steps);
+        let mut changed = Recipe {
+            steps: changes.steps.unwrap_or(counted),
+            spacing: spacing.unwrap_or(&recipe.spacing).clone(),
+            sampler: changes.sampler.unwrap_or(recipe.sampler),
+            variance: changes.variance.unwrap_or(recipe.variance),
+            ..recipe.clone()
+        };
+        let other_steps = (changed.steps, &changed.spacing) != (recipe.steps, &recipe.spacing);
+        let table = self
+            .manifest
+            .variance_table(changed.steps, &changed.spacing);
+        if other_steps {
+            changed.variance_table = None;
+            if changes.variance.is_none()
+                && changed.variance == VarianceKind::Analytic
+                && table.is_none()
+            {
+                changed.variance = VarianceKind::FixedSmall;
+            }
         }
+        let tabled =
+            (changed.sampler, changed.variance) == (SamplerKind::Ddpm, VarianceKind::Analytic);
+        let own = changed.variance_table.take();
+        changed.variance_table = own.or(table.cloned()).filter(|_| tabled);
+        changed
     }
 
     /// The kept steps of `recipe`, and the walk over them.
@@ -200,20 +237,15 @@ impl Painter {
                 Err(Error::unexpected(place(), expected, found))
             }
             VarianceKind::Analytic => {
-                let table = self
-                    .manifest
-                    .analytic_variance
-                    .get(&recipe.steps.to_string());
-                match (table, &recipe.spacing) {
-                    (Some(table), Spacing::Linspace) => Ok(Variance::Table(table.clone())),
-                    _ => {
-                        let tables = self.manifest.analytic_variance.keys().cloned();
-                        let tables = tables.collect::<Vec<_>>().join(", ");
-                        let expected = format!("linspace with a table's steps ({tables})");
-                        let found = format!("{} with {}", recipe.spacing, recipe.steps);
-                        Err(Error::unexpected(place(), expected, found))
-                    }
-                }
+                let own = recipe.variance_table.as_ref();
+                let table = own.or(self.manifest.variance_table(recipe.steps, &recipe.spacing));
+                table.cloned().map(Variance::Table).ok_or_else(|| {
+                    let steps = self.manifest.variance_steps();
+                    let steps: Vec<String> = steps.iter().map(usize::to_string).collect();
+                    let expected = format!("linspace with a table's steps ({})", steps.join(", "));
+                    let found = format!("{} with {}", recipe.spacing, recipe.steps);
+                    Error::unexpected(place(), expected, found)
+                })
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::model::Precision;
 use crate::model::library::DEFAULT_MODEL;
 use crate::npz::Array;
 use crate::picture::Picture;
-use crate::pipeline::{Painter, Recipe};
+use crate::pipeline::{Changes, Painter, Recipe};
 
 mod display;
 
@@ -165,8 +165,11 @@ fn measure(args: &Args) -> anyhow::Result<Report> {
     let threads = args.engine.threads;
     let mut painter = Painter::open(package, args.precision, threads)?;
     let load_ms = ms(start.elapsed());
-    let mut recipe = painter.recipe(0);
-    recipe.steps = args.steps.unwrap_or(recipe.steps);
+    let changes = Changes {
+        steps: args.steps,
+        ..Changes::default()
+    };
+    let recipe = painter.changed(&painter.recipe(0), &changes);
     let walk = walk(&mut painter, &recipe)?;
     let first_step_ms = load_ms + walk.network_ms[0];
     let peak_rss_bytes = peak_rss_bytes();

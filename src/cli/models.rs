@@ -194,6 +194,11 @@ fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         "  sampled    {sampler}, {steps} steps, {spacing}, {variance}, {}",
         defaults.precision
     )?;
+    let tables = manifest.variance_steps();
+    if !tables.is_empty() {
+        let tables: Vec<String> = tables.iter().map(usize::to_string).collect();
+        writeln!(out, "  analytic   {} steps", tables.join(", "))?;
+    }
     for (precision, file) in &manifest.files {
         let size = megabytes(file.bytes);
         let (error, psnr) = (file.max_error, file.final_psnr_db);

@@ -24,7 +24,7 @@ use crate::model::Precision;
 use crate::model::library::DEFAULT_MODEL;
 use crate::picture::Picture;
 use crate::pipeline::recipe::{Init, Morph};
-use crate::pipeline::{Painter, Recipe, picture_sha256};
+use crate::pipeline::{Changes, Painter, Recipe, picture_sha256};
 
 /// The seed when none is asked for, so that the first picture is everybody's.
 const DEFAULT_SEED: u64 = 5;
@@ -71,7 +71,7 @@ pub struct Args {
     spacing: Option<Spacing>,
 
     /// The variance of ddpm: fixed-small, fixed-large, learned-range or analytic
-    /// [default: the model's own]
+    /// [default: the model's own; fixed-small for steps that it has no analytic variance for]
     #[arg(long)]
     variance: Option<VarianceKind>,
 
@@ -319,25 +319,25 @@ impl<'a> Order<'a> {
             _ => (first.wrapping_add(index), None),
         };
         let own = painter.recipe(seed);
-        let mut recipe = match &self.like {
-            None => own.clone(),
+        let said = match &self.like {
+            None => &own,
             Some(like) => {
                 let place = args.like.as_deref().map(|path| path.display().to_string());
                 painter.check(like).context(place.unwrap_or_default())?;
-                Recipe {
-                    seed,
-                    ..like.clone()
-                }
+                like
             }
         };
-        recipe.morph = morph.or(recipe.morph);
-        if let Some(spacing) = &args.spacing {
-            recipe.steps = spacing.steps().unwrap_or(recipe.steps);
-            recipe.spacing = spacing.clone();
-        }
-        recipe.steps = args.steps.unwrap_or(recipe.steps);
-        recipe.sampler = args.sampler.unwrap_or(recipe.sampler);
-        recipe.variance = args.variance.unwrap_or(recipe.variance);
+        let changes = Changes {
+            steps: args.steps,
+            sampler: args.sampler,
+            spacing: args.spacing.clone(),
+            variance: args.variance,
+        };
+        let mut recipe = Recipe {
+            seed,
+            morph: morph.or(said.morph),
+            ..painter.changed(said, &changes)
+        };
         match args.class.as_deref() {
             None => {}
             Some("any") => recipe.class = own.class,

@@ -10,7 +10,7 @@ use crate::display::emergence::Style;
 use crate::error::Result;
 use crate::model::{Library, Precision};
 use crate::picture::Picture;
-use crate::pipeline::Painter;
+use crate::pipeline::{Changes, Painter};
 
 /// What is painted with what; what is left open is the model's own.
 #[derive(Debug, Clone)]
@@ -64,8 +64,11 @@ impl Paint for ModelPainter {
                 closed.insert(Painter::open(package, order.precision, order.threads)?)
             }
         };
-        let mut recipe = painter.recipe(seed);
-        recipe.steps = order.steps.unwrap_or(recipe.steps);
+        let changes = Changes {
+            steps: order.steps,
+            ..Changes::default()
+        };
+        let mut recipe = painter.changed(&painter.recipe(seed), &changes);
         if let Some(class) = &order.class {
             let index = painter.manifest().class_index(class)?;
             recipe.class = Some(painter.manifest().class_name(index).to_owned());

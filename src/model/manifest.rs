@@ -296,6 +296,20 @@ impl Manifest {
         }
     }
 
+    /// The analytic variance of every kept step, where the package has it for just these steps.
+    pub fn variance_table(&self, steps: usize, spacing: &Spacing) -> Option<&Vec<f64>> {
+        let table = self.analytic_variance.get(&steps.to_string());
+        table.filter(|_| *spacing == Spacing::Linspace)
+    }
+
+    /// The numbers of steps that the package has an analytic variance for, rising.
+    pub fn variance_steps(&self) -> Vec<usize> {
+        let tables = self.analytic_variance.values();
+        let mut steps: Vec<usize> = tables.map(Vec::len).collect();
+        steps.sort_unstable();
+        steps
+    }
+
     /// The file of `precision`.
     ///
     /// # Errors
@@ -422,8 +436,8 @@ impl Manifest {
             ..
         } = &self.defaults;
         Timesteps::new(&schedule, spacing, *steps).map_err(|error| wrong("defaults", error))?;
-        let table = self.analytic_variance.contains_key(&steps.to_string());
-        if *variance == VarianceKind::Analytic && !(table && *spacing == Spacing::Linspace) {
+        let table = self.variance_table(*steps, spacing);
+        if *variance == VarianceKind::Analytic && table.is_none() {
             let place = format!("{place}: defaults.variance");
             let expected = format!("linspace and a table for {steps} steps");
             return Err(Error::unexpected(place, expected, "no such table"));

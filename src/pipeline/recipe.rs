@@ -37,6 +37,10 @@ pub struct Recipe {
     pub spacing: Spacing,
     /// The variance of the reverse update, for ddpm.
     pub variance: VarianceKind,
+    /// sigma^2 of every kept step, for ddpm with the analytic variance: a package's table may be
+    /// measured anew, and a painted picture stays what it is. Without one, the package's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variance_table: Option<Vec<f64>>,
     /// The class, by name, of a conditional model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
@@ -46,6 +50,19 @@ pub struct Recipe {
     /// A picture to start from instead of pure noise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Init>,
+}
+
+/// What is asked for instead of what a recipe says; what is left open stays.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Changes {
+    /// Kept steps.
+    pub steps: Option<usize>,
+    /// The reverse update.
+    pub sampler: Option<SamplerKind>,
+    /// Which steps are kept; one that counts them itself goes before the recipe's steps.
+    pub spacing: Option<Spacing>,
+    /// The variance of the reverse update.
+    pub variance: Option<VarianceKind>,
 }
 
 /// Starting noise on the arc from the recipe's seed to another one.

@@ -204,6 +204,11 @@ fn mistakes_are_one_sentence_and_an_exit_code() {
             1,
             "a network with 6 output channels, found 3",
         ),
+        Case(
+            &["--variance", "analytic", "--steps", "7"],
+            1,
+            "expected linspace with a table's steps (10, 20, 25, 50, 100), found linspace with 7",
+        ),
         Case(&["--precision", "fp64"], 2, "fp64"),
         Case(&["--seed=-1"], 2, "--seed"),
         Case(&["--count", "0"], 2, "--count"),
@@ -282,6 +287,10 @@ fn models_are_listed_shown_and_checked() {
     assert_eq!(list[0]["name"], "scenes-32");
     let shown = succeed(folder.path(), &["models", "show", "scenes-32"]);
     assert!(shown.contains("mountains, planet"), "{shown}");
+    assert!(
+        shown.contains("analytic   10, 20, 25, 50, 100 steps"),
+        "{shown}"
+    );
 
     let checks = json(&succeed(folder.path(), &["models", "check", "--json"]));
     let checks = checks.as_array().unwrap();

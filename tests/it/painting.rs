@@ -9,7 +9,7 @@ use driftglass::model::{Library, Package, Precision};
 use driftglass::picture::Picture;
 use driftglass::pipeline::check::{elbo, replay};
 use driftglass::pipeline::recipe::{Init, Morph};
-use driftglass::pipeline::{Painter, Recipe, picture_sha256};
+use driftglass::pipeline::{Changes, Painter, Recipe, picture_sha256};
 
 use super::fixtures::{data, foreign_packages};
 use super::golden;
@@ -20,6 +20,15 @@ fn default_painter(threads: usize) -> Painter {
 
 fn tiny_painter() -> Painter {
     Painter::open(Package::open(data("foreign/cosine")).unwrap(), None, 1).unwrap()
+}
+
+/// The model's own way to paint `seed` in `steps` steps.
+fn recipe_of(painter: &Painter, seed: u64, steps: usize) -> Recipe {
+    let changes = Changes {
+        steps: Some(steps),
+        ..Changes::default()
+    };
+    painter.changed(&painter.recipe(seed), &changes)
 }
 
 fn paint(painter: &mut Painter, recipe: &Recipe) -> Picture {
@@ -65,14 +74,32 @@ fn the_same_seed_is_the_same_picture_on_every_processor() {
     let mut painter = Painter::open(package, Some(Precision::Fp16), 1).unwrap();
     let recipe = painter.recipe(3);
     let found = paint(&mut painter, &recipe);
-    golden::assert_painted("scenes-32-fp16", &found);
+    golden::assert_painted("scenes-32-fp16-analytic", &found);
+}
+
+/// As this one was painted by a program that knew no table in a recipe, of a model whose own
+/// variance was another one.
+const OLD_RECIPE: &str = r#"{"version":"0.1.0","noise":"philox4x32-10/as241 v1","model":"scenes-32",
+    "sha256":"6f10d57110e0918b0cbdb7dd39d900a46625f4e0495d67239398dc2c3b93419b","precision":"fp16",
+    "seed":3,"steps":50,"sampler":"ddpm","spacing":"linspace","variance":"fixed-small",
+    "class":"planet"}"#;
+
+#[test]
+fn an_old_recipe_is_still_the_same_picture() {
+    let texts = [("driftglass".to_owned(), OLD_RECIPE.to_owned())];
+    let png = Picture::filled(1, 1, [0; 3]).encode_png(&texts);
+    let recipe = Recipe::from_png("old.png", &png).unwrap();
+    let package = Library::new(None).open("scenes-32").unwrap();
+    let mut painter = Painter::open(package, Some(Precision::Fp16), 1).unwrap();
+    golden::assert_painted("scenes-32-fp16", &paint(&mut painter, &recipe));
+    let again = painter.changed(&recipe, &Changes::default());
+    assert_eq!(again, recipe, "what nobody asks to change stays");
 }
 
 #[test]
 fn the_number_of_threads_does_not_change_a_picture() {
     let mut painter = default_painter(1);
-    let mut recipe = painter.recipe(3);
-    recipe.steps = 3;
+    let recipe = recipe_of(&painter, 3, 3);
     let expected = paint(&mut painter, &recipe);
     for threads in [2, 3, 5] {
         assert_eq!(
@@ -168,9 +195,8 @@ fn the_null_class_can_be_painted_and_a_step_that_shows_noise_cannot() {
     let null = painter.manifest().class_index("none").unwrap();
     assert_eq!(painter.manifest().class_name(null), "none");
     let mut recipe = Recipe {
-        steps: 2,
         class: Some("none".into()),
-        ..painter.recipe(1)
+        ..recipe_of(&painter, 1, 2)
     };
     paint(&mut painter, &recipe);
     recipe.steps = 1;
@@ -187,10 +213,7 @@ fn the_null_class_can_be_painted_and_a_step_that_shows_noise_cannot() {
 #[test]
 fn a_picture_to_start_from_shows_through_as_far_as_strength_lets_it() {
     let mut painter = default_painter(2);
-    let scene = Recipe {
-        steps: 10,
-        ..painter.recipe(8)
-    };
+    let scene = recipe_of(&painter, 8, 10);
     let picture = paint(&mut painter, &scene);
     let from = |strength| Recipe {
         init: Some(Init {
@@ -231,6 +254,84 @@ fn a_picture_to_start_from_shows_through_as_far_as_strength_lets_it() {
             .unwrap_err()
             .to_string()
             .contains("strength: expected above 0, at most 1")
+    );
+}
+
+#[test]
+fn the_analytic_variance_is_taken_where_it_was_measured() {
+    let painter = default_painter(1);
+    let tables = painter.manifest().analytic_variance.clone();
+    let own = painter.recipe(1);
+    assert_eq!((own.steps, own.variance), (50, VarianceKind::Analytic));
+    assert_eq!(own.variance_table.as_ref(), Some(&tables["50"]));
+    let changed = |from: &Recipe, changes: &Changes| {
+        let recipe = painter.changed(from, changes);
+        (recipe.variance, recipe.variance_table.clone(), recipe)
+    };
+    let steps = |steps| Changes {
+        steps: Some(steps),
+        ..Changes::default()
+    };
+    let table = |steps: &str| Some(tables[steps].clone());
+
+    let (variance, found, quick) = changed(&own, &steps(25));
+    assert_eq!((variance, found), (VarianceKind::Analytic, table("25")));
+    let (variance, found, odd) = changed(&own, &steps(24));
+    assert_eq!((variance, found), (VarianceKind::FixedSmall, None));
+    assert!(painter.walk(&quick).is_ok() && painter.walk(&odd).is_ok());
+    let trailing = Changes {
+        spacing: Some(Spacing::Trailing),
+        ..Changes::default()
+    };
+    let (variance, found, _) = changed(&own, &trailing);
+    assert_eq!((variance, found), (VarianceKind::FixedSmall, None));
+
+    // Whoever asks for it by name is told where there is none.
+    let asked = Changes {
+        variance: Some(VarianceKind::Analytic),
+        ..steps(24)
+    };
+    let (variance, found, missing) = changed(&own, &asked);
+    assert_eq!((variance, found), (VarianceKind::Analytic, None));
+    let error = painter.walk(&missing).unwrap_err().to_string();
+    assert!(
+        error.ends_with(
+            "variance: expected linspace with a table's steps (10, 20, 25, 50, 100), \
+             found linspace with 24"
+        ),
+        "{error}"
+    );
+
+    // Samplers that inject no noise need none; the way back finds it again.
+    let sampler = |sampler| Changes {
+        sampler: Some(sampler),
+        ..Changes::default()
+    };
+    let (_, found, quiet) = changed(&own, &sampler(SamplerKind::Ddim));
+    assert_eq!(found, None);
+    let (_, found, back) = changed(&quiet, &sampler(SamplerKind::Ddpm));
+    assert_eq!((found, back), (table("50"), own));
+}
+
+/// A package's table may be measured anew; what a picture was painted with is in its recipe.
+#[test]
+fn a_recipe_s_own_table_goes_before_the_package_s() {
+    let mut painter = tiny_painter();
+    let table = |variance: f64| Recipe {
+        steps: 3,
+        variance: VarianceKind::Analytic,
+        variance_table: Some(vec![variance, variance, 0.0]),
+        ..painter.recipe(1)
+    };
+    let (small, large, short) = (table(0.01), table(0.5), table(0.5));
+    assert_ne!(paint(&mut painter, &small), paint(&mut painter, &large));
+    let kept = painter.changed(&large, &Changes::default());
+    assert_eq!(kept, large);
+    let short = Recipe { steps: 4, ..short };
+    let error = painter.walk(&short).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "variance table: expected 4 values, one per step, found 3"
     );
 }
 
@@ -311,10 +412,7 @@ fn the_bound_tells_a_picture_from_noise() {
     let library = Library::new(None);
     let package = library.open("scenes-32").unwrap();
     let mut painter = default_painter(2);
-    let recipe = Recipe {
-        steps: 10,
-        ..painter.recipe(8)
-    };
+    let recipe = recipe_of(&painter, 8, 10);
     let scene = paint(&mut painter, &recipe);
     let noise = driftglass::diffusion::noise::start(1, (1, 3, 32, 32));
     let noise = Picture::from_tensor(noise.index_axis(ndarray::Axis(0), 0));
