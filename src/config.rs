@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diffusion::guidance;
 use crate::display::{correction, emergence, mount};
 use crate::error::{Error, Result};
 use crate::files::read_limited;
@@ -45,6 +46,8 @@ pub struct Config {
     pub threads: Option<usize>,
     /// What to paint, for a model with classes; drawn from the seed by default.
     pub class: Option<String>,
+    /// The weight of classifier-free guidance, which takes twice the time; the model's by default.
+    pub guidance: Option<f64>,
     /// The first picture's seed, the others follow it; drawn by lot by default.
     pub first_seed: Option<u64>,
     /// How long a finished picture hangs before the next one is begun.
@@ -145,6 +148,9 @@ impl Config {
         within("threads", 1, 256, self.threads.map(|n| n as u64))?;
         within("steps", 1, 1000, self.steps.map(|n| n as u64))?;
         within("hold-s", 0, MAX_HOLD_S, self.hold_s)?;
+        if let Some(weight) = self.guidance {
+            guidance::check(weight, &format!("{place}: guidance"))?;
+        }
         correction::Correction::new(self.correction).map_err(|error| match error {
             Error::Unexpected {
                 place: key,
@@ -198,6 +204,10 @@ mod tests {
             (
                 "threads = 257",
                 "driftglass.toml: threads: expected 1 to 256, found 257",
+            ),
+            (
+                "guidance = -1.0",
+                "driftglass.toml: guidance: expected a number in 0 to 20, found -1",
             ),
             (
                 "hold-s = 99999999",

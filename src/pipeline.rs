@@ -4,13 +4,14 @@ use std::ops::ControlFlow;
 
 use ndarray::{Array4, Axis};
 
+use crate::diffusion::guidance::{self, Guided};
 use crate::diffusion::noise::{self, Between, Seeded, Stream};
 use crate::diffusion::sampler::{
     NoiseSource, Sampler, SamplerKind, Step, Variance, VarianceKind, Walk,
 };
 use crate::diffusion::schedule::Schedule;
 use crate::diffusion::timesteps::{Spacing, Timesteps};
-use crate::diffusion::{Conditioning, forward};
+use crate::diffusion::{Conditioning, Denoiser, forward};
 use crate::engine::UNet;
 use crate::error::{Error, Result};
 use crate::model::package::sha256_hex;
@@ -88,6 +89,7 @@ impl Painter {
             variance: defaults.variance,
             variance_table: None,
             class,
+            guidance: defaults.guidance,
             morph: None,
             init: None,
         };
@@ -107,6 +109,7 @@ impl Painter {
             spacing: spacing.unwrap_or(&recipe.spacing).clone(),
             sampler: changes.sampler.unwrap_or(recipe.sampler),
             variance: changes.variance.unwrap_or(recipe.variance),
+            guidance: changes.guidance.unwrap_or(recipe.guidance),
             ..recipe.clone()
         };
         let other_steps = (changed.steps, &changed.spacing) != (recipe.steps, &recipe.spacing);
@@ -171,13 +174,25 @@ impl Painter {
             .map(|name| self.manifest.class_index(name))
             .transpose()?;
         let cond = Conditioning { class };
+        // For no class both answers would be the same.
+        let null = self
+            .guiding_class(recipe)?
+            .filter(|null| class != Some(*null));
         let mut seeded = Seeded(recipe.seed);
         let mut between = between(recipe);
         let noise: &mut dyn NoiseSource = match &mut between {
             None => &mut seeded,
             Some(between) => between,
         };
-        walk.run(&mut self.unet, &mut x, &cond, noise, from, on_step)?;
+        let mut guided;
+        let denoiser: &mut dyn Denoiser = match null {
+            None => &mut self.unet,
+            Some(null) => {
+                guided = Guided::new(&mut self.unet, recipe.guidance, null);
+                &mut guided
+            }
+        };
+        walk.run(denoiser, &mut x, &cond, noise, from, on_step)?;
         Ok(Picture::from_tensor(x.index_axis(Axis(0), 0)))
     }
 
@@ -220,6 +235,20 @@ impl Painter {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The null class, where `recipe` asks for guidance.
+    fn guiding_class(&self, recipe: &Recipe) -> Result<Option<usize>> {
+        guidance::check(recipe.guidance, "recipe: guidance")?;
+        if recipe.guidance == guidance::NONE {
+            return Ok(None);
+        }
+        let null = self.manifest.null_class().ok_or_else(|| {
+            let place = format!("model {}: guidance", self.manifest.name);
+            let expected = "1, since the network knows no null class";
+            Error::unexpected(place, expected, recipe.guidance)
+        });
+        null.map(Some)
     }
 
     fn variance(&self, recipe: &Recipe) -> Result<Variance> {

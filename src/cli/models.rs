@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::process::megabytes;
 use super::{CHECK_FAILED, EngineArgs, LibraryArgs, print_json, read_picture};
+use crate::diffusion::guidance;
 use crate::error::Result;
 use crate::model::{Library, Manifest, Package, Precision};
 use crate::picture::Picture;
@@ -194,6 +195,9 @@ fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         "  sampled    {sampler}, {steps} steps, {spacing}, {variance}, {}",
         defaults.precision
     )?;
+    if defaults.guidance != guidance::NONE {
+        writeln!(out, "  guidance   {}", defaults.guidance)?;
+    }
     let tables = manifest.variance_steps();
     if !tables.is_empty() {
         let tables: Vec<String> = tables.iter().map(usize::to_string).collect();

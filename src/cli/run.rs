@@ -204,6 +204,7 @@ fn order(config: &Config, wall: &Wall, args: &Args) -> Result<Order> {
         precision: config.precision.or(own.then_some(board.precision)),
         steps: config.steps.or(own.then_some(board.steps)),
         class: config.class.clone(),
+        guidance: config.guidance,
         threads: config
             .threads
             .or(board.threads)

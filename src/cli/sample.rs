@@ -79,6 +79,12 @@ pub struct Args {
     #[arg(long)]
     class: Option<String>,
 
+    /// How far the class is exaggerated, 0 to 20; 1 is not at all. Any other weight asks the
+    /// network twice at every step, with the class and without, and takes twice the time
+    /// [default: the model's own]
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    guidance: Option<f64>,
+
     /// Which of the model's files: fp32, fp16 or int8 [default: the model's own]
     #[arg(long)]
     precision: Option<Precision>,
@@ -332,6 +338,7 @@ impl<'a> Order<'a> {
             sampler: args.sampler,
             spacing: args.spacing.clone(),
             variance: args.variance,
+            guidance: args.guidance,
         };
         let mut recipe = Recipe {
             seed,

@@ -25,6 +25,8 @@ pub struct Order {
     pub steps: Option<usize>,
     /// The class of a model with classes; drawn from the seed by default.
     pub class: Option<String>,
+    /// The weight of classifier-free guidance.
+    pub guidance: Option<f64>,
     /// Threads of one evaluation.
     pub threads: usize,
 }
@@ -66,6 +68,7 @@ impl Paint for ModelPainter {
         };
         let changes = Changes {
             steps: order.steps,
+            guidance: order.guidance,
             ..Changes::default()
         };
         let mut recipe = painter.changed(&painter.recipe(seed), &changes);

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diffusion::guidance;
 use crate::diffusion::prediction::{Clipping, Prediction};
 use crate::diffusion::sampler::{SamplerKind, VarianceKind};
 use crate::diffusion::schedule::Schedule;
@@ -160,6 +161,9 @@ pub struct Defaults {
     pub spacing: Spacing,
     /// The variance of the reverse update.
     pub variance: VarianceKind,
+    /// The weight of classifier-free guidance.
+    #[serde(default = "guidance::none", skip_serializing_if = "guidance::is_none")]
+    pub guidance: f64,
     /// Which file is loaded.
     pub precision: Precision,
 }
@@ -349,6 +353,11 @@ impl Manifest {
         })
     }
 
+    /// The index that stands for no class, where the network was trained with one.
+    pub fn null_class(&self) -> Option<usize> {
+        self.classes.as_ref().and_then(|classes| classes.null)
+    }
+
     /// The name of class `index`; "none" for the null class.
     pub fn class_name(&self, index: usize) -> &str {
         let name = self
@@ -406,6 +415,14 @@ impl Manifest {
             precision,
         )?;
         self.check_classes(place)?;
+        let weight = self.defaults.guidance;
+        guidance::check(weight, &at("defaults.guidance"))?;
+        require(
+            weight == guidance::NONE || self.null_class().is_some(),
+            "defaults.guidance",
+            "1 where there is no null class",
+            &weight,
+        )?;
         self.check_files(place)?;
         self.check_errors(place)?;
         self.check_texts(place)?;

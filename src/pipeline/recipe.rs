@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::diffusion::guidance;
 use crate::diffusion::noise;
 use crate::diffusion::sampler::{SamplerKind, VarianceKind};
 use crate::diffusion::timesteps::Spacing;
@@ -44,6 +45,9 @@ pub struct Recipe {
     /// The class, by name, of a conditional model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
+    /// The weight of classifier-free guidance, [`guidance::NONE`] where there is none.
+    #[serde(default = "guidance::none", skip_serializing_if = "guidance::is_none")]
+    pub guidance: f64,
     /// Starting noise between two seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub morph: Option<Morph>,
@@ -63,6 +67,8 @@ pub struct Changes {
     pub spacing: Option<Spacing>,
     /// The variance of the reverse update.
     pub variance: Option<VarianceKind>,
+    /// The weight of classifier-free guidance.
+    pub guidance: Option<f64>,
 }
 
 /// Starting noise on the arc from the recipe's seed to another one.

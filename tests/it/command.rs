@@ -209,6 +209,12 @@ fn mistakes_are_one_sentence_and_an_exit_code() {
             1,
             "expected linspace with a table's steps (10, 20, 25, 50, 100), found linspace with 7",
         ),
+        Case(
+            &["--guidance", "-1"],
+            1,
+            "recipe: guidance: expected a number in 0 to 20, found -1",
+        ),
+        Case(&["--guidance", "much"], 2, "--guidance"),
         Case(&["--precision", "fp64"], 2, "fp64"),
         Case(&["--seed=-1"], 2, "--seed"),
         Case(&["--count", "0"], 2, "--count"),

@@ -57,6 +57,16 @@ fn what_is_wrong_is_said_in_one_sentence() {
             &["model.toml", "cannot"],
         ),
         case(
+            "guidance without a null class",
+            |copy| edit(copy, "[defaults]", "[defaults]\nguidance = 2.0"),
+            &["defaults.guidance: expected 1 where there is no null class, found 2"],
+        ),
+        case(
+            "guidance that is too much",
+            |copy| edit(copy, "[defaults]", "[defaults]\nguidance = 21.0"),
+            &["defaults.guidance: expected a number in 0 to 20, found 21"],
+        ),
+        case(
             "no network",
             |copy| fs::remove_file(copy.path.join("fp32.onnx")).unwrap(),
             &["fp32.onnx", "cannot"],

@@ -335,6 +335,60 @@ fn a_recipe_s_own_table_goes_before_the_package_s() {
     );
 }
 
+/// The network's answer at the first step of `recipe`.
+fn first_answer(painter: &mut Painter, recipe: &Recipe) -> ndarray::Array4<f32> {
+    let mut answer = None;
+    let result = painter.paint(recipe, None, &mut |step| {
+        answer = Some(step.output.to_owned());
+        ControlFlow::Break(())
+    });
+    assert!(matches!(result, Err(Error::Stopped)));
+    answer.unwrap()
+}
+
+#[test]
+fn guidance_goes_on_from_no_class_through_the_class() {
+    let mut painter = default_painter(1);
+    let planet = Recipe {
+        class: Some("planet".into()),
+        ..recipe_of(&painter, 6, 10)
+    };
+    let guided = |guidance| Recipe {
+        guidance,
+        ..planet.clone()
+    };
+    let no_class = Recipe {
+        class: Some("none".into()),
+        ..planet.clone()
+    };
+    let class = first_answer(&mut painter, &planet);
+    let null = first_answer(&mut painter, &no_class);
+    for weight in [0.0, 0.5, 3.0] {
+        let found = first_answer(&mut painter, &guided(weight));
+        let expected = &null + (&class - &null) * weight as f32;
+        let off = (&found - &expected).mapv(f32::abs);
+        let off = off.iter().copied().fold(0.0, f32::max);
+        assert!(off < 1e-5, "{weight}: {off}");
+    }
+    // Whoever asks for no class has nothing to be guided to; 1 is no guidance, and says nothing.
+    let unguided = Recipe {
+        guidance: 3.0,
+        ..no_class.clone()
+    };
+    assert_eq!(
+        paint(&mut painter, &unguided),
+        paint(&mut painter, &no_class)
+    );
+    assert!(!planet.to_texts()[1].1.contains("guidance"));
+    assert_ne!(
+        paint(&mut painter, &guided(3.0)),
+        paint(&mut painter, &planet)
+    );
+    let told = guided(3.0).to_texts();
+    let png = Picture::filled(1, 1, [0; 3]).encode_png(&told);
+    assert_eq!(Recipe::from_png("p.png", &png).unwrap(), guided(3.0));
+}
+
 #[test]
 fn a_recipe_for_another_model_is_refused() {
     let mut painter = tiny_painter();
@@ -370,6 +424,14 @@ fn a_recipe_for_another_model_is_refused() {
         },
         Recipe {
             variance: VarianceKind::Analytic,
+            ..recipe.clone()
+        },
+        Recipe {
+            guidance: 2.0,
+            ..recipe.clone()
+        },
+        Recipe {
+            guidance: -1.0,
             ..recipe.clone()
         },
         Recipe {

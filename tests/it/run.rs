@@ -322,6 +322,7 @@ fn every_snippet_of_the_documentation_is_read() {
         steps: Some(1),
         threads: Some(1),
         class: Some(String::new()),
+        guidance: Some(1.0),
         first_seed: Some(1),
         hold_s: Some(1),
         ..Config::default()
