@@ -79,19 +79,28 @@ class Estimate:
         self.powers = {t: powers(predict, x0, labels, t, process) for t in wanted}
         self.pictures = len(x0)
 
-    def table(self, steps, error=0.0):
-        """sigma^2 per kept step; with every power `error` of its own standard errors larger."""
-        means = [self.powers[t].mean() + error * standard_error(self.powers[t]) for t in self.kept[steps]]
-        return np.array(published.analytic_variance(published.kept_steps(self.abar, self.kept[steps]), means))
+    def table(self, steps):
+        """sigma^2 per kept step."""
+        means = [self.powers[t].mean() for t in self.kept[steps]]
+        return published.analytic_variance(published.kept_steps(self.abar, self.kept[steps]), means)
 
     def tables(self):
         """[analytic-variance] of a manifest."""
         return {str(steps): [float(f"{sigma2:.6e}") for sigma2 in self.table(steps)] for steps in self.kept}
 
-    def relative_errors(self, steps):
-        """The standard error of each sigma^2 but the last, which is 0, as a share of it; clipped ones have none."""
-        low, high = self.table(steps, 0.5), self.table(steps, -0.5)
-        return (np.abs(high - low) / self.table(steps).clip(1e-30))[:-1]
+    def relative_errors(self, steps, pictures=None):
+        """The standard error of each sigma^2 as a share of it, but of the last two, which follow from no measurement;
+        of a measurement on all pictures, or on so many.
+
+        No error is larger than the bounds of x0's variance leave room for: near t = T they decide.
+        """
+        kept_list, errors = published.kept_steps(self.abar, self.kept[steps]), []
+        larger = np.sqrt(self.pictures / pictures) if pictures else 1.0
+        for kept, sigma2 in zip(kept_list[:-2], self.table(steps)):
+            weight, _ = published.posterior(kept, 1.0, 0.0)
+            x0_error = larger * (1 - kept.abar) / kept.abar * standard_error(self.powers[kept.t])
+            errors.append(weight**2 * min(x0_error, 1.0) / sigma2)
+        return np.array(errors)
 
     def tell(self):
         """Prints the standard error of the tables, for fewer pictures also."""
@@ -99,10 +108,9 @@ class Estimate:
         print("standard error of sigma^2, the largest and the median of a table's steps, after so many pictures:")
         print("steps" + "".join(f"{count:>18}" for count in counts))
         for steps in self.kept:
-            errors = self.relative_errors(steps)
-            worst, middle = 100 * errors.max(initial=0), 100 * np.median(errors) if len(errors) else 0
-            scales = [np.sqrt(self.pictures / count) for count in counts]
-            print(f"{steps:5d}" + "".join(f"  {worst * scale:6.3f} % {middle * scale:6.3f} %" for scale in scales))
+            if steps > 2:
+                errors = [100 * self.relative_errors(steps, count) for count in counts]
+                print(f"{steps:5d}" + "".join(f"  {found.max():6.3f} % {np.median(found):6.3f} %" for found in errors))
 
 
 def standard_error(values):
@@ -148,7 +156,8 @@ def main(arguments=None):
     adopt(manifest, estimate.tables())
     package.write_manifest(folder, manifest)
     model_card.write(folder, manifest)
-    print(f"{folder / 'model.toml'}: {', '.join(manifest['analytic-variance'])} steps; default {manifest['defaults']['variance']}")
+    steps, default = ", ".join(manifest["analytic-variance"]), manifest["defaults"]["variance"]
+    print(f"{folder / 'model.toml'}: {steps} steps; default {default}")
 
 
 if __name__ == "__main__":

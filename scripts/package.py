@@ -101,18 +101,24 @@ def psnr_db(picture, reference):
 NUMPY_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
+def session(source):
+    """ONNX Runtime, on one thread, for a file's path or the bytes of a model."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # The graph as it is written: fusions of quantized operators round otherwise.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = source if isinstance(source, bytes) else str(source)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
 class OnnxNetwork:
     """An ONNX file as `predict`, by ONNX Runtime on one thread; `ports` is [network] of the manifest."""
 
     def __init__(self, path, ports=PORTS):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # The graph as it is written: fusions of quantized operators round otherwise.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.session = session(path)
         self.inputs = {value.name: value for value in self.session.get_inputs()}
         self.ports = ports
 

@@ -107,27 +107,6 @@ def made_up_inputs(manifest, t):
     return inputs | ({ports["class"]: np.array([0], np.int64)} if "class" in ports else {})
 
 
-def widen(source, path):
-    """store_fp16 backwards: an ONNX file whose fp16 weights become fp32 of the same values."""
-    import onnx
-    from onnx import TensorProto, numpy_helper
-
-    model = onnx.load(source)
-    graph = model.graph
-    half = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
-    kept = []
-    for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] in half:
-            tensor = half.pop(node.input[0])
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), node.output[0]))
-        else:
-            kept.append(node)
-    assert not half, f"{source}: {', '.join(half)} is fp16 and not cast to fp32"
-    del graph.node[:]
-    graph.node.extend(kept)
-    package.save_onnx(model, path)
-
-
 def make_int8(kind, source, path, manifest):
     """Writes the file of one KIND of INT8 from the fp32 network `source`."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType
@@ -241,11 +220,13 @@ def shipped(work, home):
 
     Its PyTorch network is not in the repository, so what stands for the answer is the first step of its reference.
     """
+    import int8_graph
+
     manifest, reference = package.read_manifest(home), package.read_reference(home)
     ports, files = manifest["network"], manifest.pop("files")
     for kind, precision in {"fp16": "fp16", next(iter(INT8)): "int8"}.items():
         shutil.copy(home / files[precision]["file"], work / f"{SHIPPED}.{kind}.onnx")
-    widen(work / f"{SHIPPED}.fp16.onnx", work / f"{SHIPPED}.fp32.onnx")
+    int8_graph.widen(work / f"{SHIPPED}.fp16.onnx", work / f"{SHIPPED}.fp32.onnx")
     inputs = {ports["sample"]: reference["start"], ports["timestep"]: reference["timesteps"][:1], ports["class"]: reference["class"]}
     return manifest, reference, inputs | {"epsilon": reference["epsilon"][0]}
 

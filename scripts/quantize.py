@@ -1,13 +1,18 @@
 """Quantizes a package's network to int8: W8A8 convolutions, signed, weights per channel and symmetric.
 
     python scripts/quantize.py --package models/scenes-32 --fp32 ../runs/scenes-32/fp32.onnx
+    python scripts/quantize.py --package models/scenes-32 --sensitivity models/scenes-32/sensitivity.csv
 
 Calibrated on pictures that the model itself paints, evenly over the kept time steps (that beats sampling some times
 more often: iszry/DI2N-PTQ4DM). In float stay the first and the last convolution, every norm, the time embedding and the
-attention's products. Prints the error per step and of whole pictures against fp32, writes int8.onnx and its entry in
-model.toml.
+attention's products. The two halves of a skip concatenation have scales of their own (Q-Diffusion, Li et al. 2023).
+Where the pictures are then further from fp32's than --bar, the layers that cost most stay float as well, one after the
+other. Prints the error per step and of whole pictures against fp32, writes int8.onnx and its entry in model.toml.
+
+With --sensitivity nothing is written but a table: what each layer costs, quantized alone and left float alone.
 """
 
+import csv
 import tempfile
 from pathlib import Path
 
@@ -18,6 +23,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import diffusion
+import int8_graph
 import model_card
 import package
 
@@ -34,7 +40,8 @@ class Trajectories:
         self.shape = (1, image["channels"], image["height"], image["width"])
         self.classes = len(manifest["classes"]["names"]) if "classes" in manifest else 0
         self.timesteps = diffusion.timesteps(steps, *settings)
-        self.step = diffusion.reverse_update(self.timesteps, *settings)
+        tables = manifest.get("analytic-variance", {}) if settings[1]["spacing"] == "linspace" else {}
+        self.step = diffusion.reverse_update(self.timesteps, *settings, tables.get(str(len(self.timesteps))))
 
     def walk(self, seed, network=None):
         """(t, x_t, label, output, x_next) of each step of the picture `seed`; its class is seed modulo classes."""
@@ -65,12 +72,22 @@ class Calibration(CalibrationDataReader):
 
 def ends(model, ports):
     """Names of the convolutions that read the picture or write the answer; `ports` is [network] of the manifest."""
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    return [node.name for node in convolutions if ports["sample"] in node.input or ports["output"] in node.output]
+    nodes = int8_graph.convolutions(model)
+    return [node.name for node in nodes if ports["sample"] in node.input or ports["output"] in node.output]
 
 
-def quantize(fp32, path, calibration, ports, layout, method):
-    """Writes the int8 network; with QDQ the convolutions' results stay float, so each is rounded once, at its input."""
+def layers(model, ports):
+    """What is quantized: the convolutions' names, by those of their weights without `.weight`."""
+    kept, nodes = ends(model, ports), int8_graph.convolutions(model)
+    return {node.input[1].removesuffix(".weight"): node.name for node in nodes if node.name not in kept}
+
+
+def quantize(fp32, path, calibration, ports, layout, method, kept=(), ranges=None):
+    """Writes the int8 network; with QDQ the convolutions' results stay float, so each is rounded once, at its input.
+
+    `kept` names convolutions that stay float beside the first and the last. `ranges` is a file: what the calibration
+    found is read from it where it exists, and written to it otherwise.
+    """
     options = {"ActivationSymmetric": False, "WeightSymmetric": True, "CalibTensorRangeSymmetric": False}
     if layout == "qdq":
         options["OpTypesToExcludeOutputQuantization"] = ["Conv"]
@@ -81,14 +98,16 @@ def quantize(fp32, path, calibration, ports, layout, method):
             calibration,
             quant_format=FORMATS[layout],
             op_types_to_quantize=["Conv"],
-            nodes_to_exclude=ends(onnx.load(fp32), ports),
+            nodes_to_exclude=[*ends(onnx.load(fp32), ports), *kept],
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=METHODS[method],
             extra_options=options,
+            calibration_cache_path=ranges,
         )
     model = package.without_notes(onnx.load(path))
+    int8_graph.round_for_convolutions_alone(model)
     model.graph.ClearField("value_info")
     package.save_onnx(model, path)
 
@@ -111,52 +130,177 @@ def quantize_plainly(source, path, calibration, layout, activations, operators=N
     prepared.unlink()
 
 
-def compare(trajectories, network, seeds):
-    """int8 against fp32: per step the error of the answer relative to its size, over `seeds`, and each picture's PSNR."""
-    errors, psnrs = [], []
-    for seed in seeds:
-        steps = list(trajectories.walk(seed))
-        errors.append([np.square(network(x, t, label) - output).mean() / np.square(output).mean() for t, x, label, output, _ in steps])
-        *_, (*_, picture) = trajectories.walk(seed, network)
-        psnrs.append(package.psnr_db(picture, steps[-1][-1]))
-    return np.sqrt(np.mean(errors, 0)), psnrs
+class Yardstick:
+    """Pictures that fp32 paints, and how far int8 is from them at every step and at the end."""
+
+    def __init__(self, trajectories, seeds):
+        self.trajectories = trajectories
+        self.pictures = {seed: list(trajectories.walk(seed)) for seed in seeds}
+
+    def errors(self, network, pictures=None, every=1):
+        """Per kept step the error of the answer relative to its size, over all pictures or the first few.
+
+        `every`: only so many steps apart, the last among them.
+        """
+        shares = [
+            [np.square(network(x, t, label) - output).mean() / np.square(output).mean() for t, x, label, output, _ in steps]
+            for steps in (steps[::-every] for steps in list(self.pictures.values())[:pictures])
+        ]
+        return np.sqrt(np.mean(shares, 0))[::-1]
+
+    def psnrs(self, network):
+        """PSNR of every finished picture, painted by `network` alone from the same noise."""
+        found = []
+        for seed, steps in self.pictures.items():
+            *_, (*_, picture) = self.trajectories.walk(seed, network)
+            found.append(package.psnr_db(picture, steps[-1][-1]))
+        return found
+
+    def tell(self, errors, psnrs):
+        """Prints what was found, at about ten of the steps, the first and the last among them."""
+        timesteps = self.trajectories.timesteps
+        for index in np.linspace(0, len(timesteps) - 1, min(len(timesteps), 11)).round().astype(int):
+            print(f"t {timesteps[index]:4d}: the answer is {100 * errors[index]:.2f} % off")
+        pictures = ", ".join(f"{psnr:.1f}" for psnr in psnrs)
+        print(f"all steps {100 * rms(errors):.2f} %; pictures {pictures} dB, {np.mean(psnrs):.1f} on average")
 
 
-def tell(timesteps, errors, psnrs):
-    """Prints what `compare` found, at about ten of the steps, the first and the last among them."""
-    for index in np.linspace(0, len(timesteps) - 1, min(len(timesteps), 11)).round().astype(int):
-        print(f"t {timesteps[index]:4d}: the answer is {100 * errors[index]:.2f} % off")
-    print(f"all steps {100 * np.sqrt(np.square(errors).mean()):.2f} %; pictures {', '.join(f'{psnr:.1f}' for psnr in psnrs)} dB")
+class Mixer:
+    """Makes int8 networks of one fp32 file, with any of its convolutions left float; calibrated once.
+
+    `calibration()` makes a Calibration, from its beginning each time.
+    """
+
+    def __init__(self, source, calibration, ports, layout, method, folder):
+        self.source, self.ports, self.layout, self.folder = source, ports, layout, folder
+        self.layers = layers(onnx.load(source), ports)
+        self.plain = folder / "plain.onnx"
+        self.settings = (method, folder / "ranges.json")
+        self.quantize(source, self.plain, calibration(), "qdq", [])
+        self.means = int8_graph.lost_means(source, self.plain, iter(calibration().get_next, None))
+
+    def quantize(self, source, path, calibration, layout, kept):
+        method, ranges = self.settings
+        quantize(source, path, calibration, self.ports, layout, method, kept, ranges)
+
+    def write(self, kept):
+        """The path of the network in which the layers `kept` stay float."""
+        names = [self.layers[layer] for layer in kept]
+        model, shifted, path = onnx.load(self.source), self.folder / "shifted.onnx", self.folder / "int8.onnx"
+        int8_graph.give_back(model, {name: mean for name, mean in self.means.items() if name not in names})
+        package.save_onnx(model, shifted)
+        self.quantize(shifted, path, None, self.layout, names)
+        return path
+
+    def network(self, kept):
+        return package.OnnxNetwork(self.write(kept), self.ports)
+
+
+def rms(errors):
+    return np.sqrt(np.square(errors).mean())
+
+
+def cost(mixer, yardstick, kept):
+    """(error of the answer in percent over all steps, mean PSNR of the pictures) with the layers `kept` left float."""
+    network = mixer.network(kept)
+    return 100 * rms(yardstick.errors(network)), np.mean(yardstick.psnrs(network))
+
+
+def sensitivity(mixer, yardstick):
+    """A row per layer, costliest first: what it costs quantized alone, and what is left where it alone is float."""
+    everything = set(mixer.layers)
+    whole = cost(mixer, yardstick, [])
+    rows = [("all of them", *whole, 0.0, package.MOST_PSNR_DB)]
+    for layer in mixer.layers:
+        rows.append((layer, *cost(mixer, yardstick, everything - {layer}), *cost(mixer, yardstick, [layer])))
+    return [rows[0], *sorted(rows[1:], key=lambda row: row[1], reverse=True)]
+
+
+SENSITIVITY_COLUMNS = ("layer", "quantized alone: error %", "PSNR dB", "float alone: error %", "PSNR dB")
+
+
+def mixed(mixer, yardstick, bar):
+    """The layers that stay float so that the mean PSNR is at least `bar`: those that cost most quantized alone."""
+    kept, order = [], None
+    while len(kept) < len(mixer.layers):
+        psnr = np.mean(yardstick.psnrs(mixer.network(kept)))
+        print(f"{len(mixer.layers) - len(kept)} of {len(mixer.layers)} layers quantized: {psnr:.1f} dB on average")
+        if psnr >= bar:
+            break
+        if order is None:
+            everything = set(mixer.layers)
+            alone = {layer: rms(yardstick.errors(mixer.network(everything - {layer}), 2, every=5)) for layer in mixer.layers}
+            order = iter(sorted(alone, key=alone.get, reverse=True))
+        kept.append(next(order))
+        print(f"{kept[-1]} stays float")
+    return kept
+
+
+def fp32_network(folder, given, temporary):
+    """The fp32 network of a package: the file `given`, or its own, or its fp16 one with its weights widened."""
+    if given or (folder / "fp32.onnx").is_file():
+        path = given or folder / "fp32.onnx"
+        if not path.is_file():
+            raise SystemExit(f"{path}: there is no such file, expected the fp32 network that export.py wrote")
+        return path
+    half = folder / "fp16.onnx"
+    if not half.is_file():
+        raise SystemExit(f"{folder}: there is neither fp32.onnx nor fp16.onnx (--fp32 says where export.py put the first)")
+    int8_graph.widen(half, temporary / "fp32.onnx")
+    return temporary / "fp32.onnx"
 
 
 def main(arguments=None):
     p = command_line.parser(__doc__)
     p.add_argument("--package", type=Path, required=True, help="the folder export.py or from_diffusers.py wrote")
-    p.add_argument("--fp32", type=Path, help="the fp32 network (default fp32.onnx of the package)")
+    p.add_argument("--fp32", type=Path, help="the fp32 network (default fp32.onnx of the package, or else fp16.onnx)")
     p.add_argument("--format", choices=FORMATS, default="qdq", help="QuantizeLinear pairs, or QLinearConv (default qdq)")
     p.add_argument("--method", choices=METHODS, default="percentile", help="how ranges are found (default percentile)")
     p.add_argument("--steps", type=command_line.count, help="kept steps to calibrate on (default: the manifest's)")
     p.add_argument("--pictures", type=command_line.count, default=8, help="pictures to calibrate on (default 8)")
     p.add_argument("--check", type=command_line.count, default=4, help="other pictures to measure on (default 4)")
+    p.add_argument("--bar", type=command_line.amount_or_none, default=30.0, help="dB that pictures have on average (default 30)")
+    p.add_argument("--sensitivity", type=Path, help="write what every layer costs to this .csv, and nothing else")
     args = p.parse_args(arguments)
     folder = args.package.resolve()
-    manifest, reference = package.read_manifest(folder), package.read_reference(folder)
-    ports, fp32, int8 = manifest["network"], args.fp32 or folder / "fp32.onnx", folder / "int8.onnx"
-    if not fp32.is_file():
-        raise SystemExit(f"{fp32}: there is no such file, expected the fp32 network (--fp32 says where export.py put it)")
-    trajectories = Trajectories(package.OnnxNetwork(fp32, ports), manifest, args.steps)
+    manifest, int8 = package.read_manifest(folder), folder / "int8.onnx"
+    ports = manifest["network"]
     with tempfile.TemporaryDirectory() as temporary:
-        written = Path(temporary) / "int8.onnx"
-        quantize(fp32, written, Calibration(trajectories, range(args.pictures)), ports, args.format, args.method)
-        int8.write_bytes(written.read_bytes())
-    network = package.OnnxNetwork(int8, ports)
-    tell(trajectories.timesteps, *compare(trajectories, network, range(args.pictures, args.pictures + args.check)))
+        temporary = Path(temporary)
+        fp32 = fp32_network(folder, args.fp32, temporary)
+        split = onnx.load(fp32)
+        int8_graph.split_concatenations(split)
+        package.save_onnx(split, temporary / "split.onnx")
+        trajectories = Trajectories(package.OnnxNetwork(fp32, ports), manifest, args.steps)
+
+        def calibration():
+            return Calibration(trajectories, range(args.pictures))
+
+        mixer = Mixer(temporary / "split.onnx", calibration, ports, args.format, args.method, temporary)
+        yardstick = Yardstick(trajectories, range(args.pictures, args.pictures + args.check))
+        if args.sensitivity:
+            write_sensitivity(args.sensitivity, sensitivity(mixer, yardstick))
+            return
+        int8.write_bytes(mixer.write(mixed(mixer, yardstick, args.bar)).read_bytes())
+        network = package.OnnxNetwork(int8, ports)
+        yardstick.tell(yardstick.errors(network), yardstick.psnrs(network))
+    reference = package.read_reference(folder)
     step = diffusion.reverse_update(reference["timesteps"].tolist(), manifest["diffusion"], manifest["defaults"])
     entry = package.file_entry(int8) | package.measure(network, reference, step)
     manifest["files"]["int8"] = entry
     package.write_manifest(folder, manifest)
     model_card.write(folder, manifest)
     print(f"int8.onnx: {entry['bytes']} bytes, max-error {entry['max-error']}, final {entry['final-psnr-db']} dB")
+
+
+def write_sensitivity(path, rows):
+    """Writes and prints the rows of `sensitivity`."""
+    lines = [(layer, f"{alone:.2f}", f"{alone_db:.1f}", f"{rest:.2f}", f"{rest_db:.1f}")
+             for layer, alone, alone_db, rest, rest_db in rows]  # fmt: skip
+    with open(path, "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([SENSITIVITY_COLUMNS, *lines])
+    for line in [SENSITIVITY_COLUMNS, *lines]:
+        print(" | ".join(line))
 
 
 if __name__ == "__main__":

@@ -41,9 +41,9 @@ class Estimate(unittest.TestCase):
         estimate = analytic_variance.Estimate(best_answer, x0, None, diffusion.PROCESS, steps=(10, 25))
         for steps in (10, 25):
             kept = published.kept_steps(diffusion.alphas_cumprod(), published.linspace(1000, steps))
-            # All but the last two, of which the papers clip one and the walk needs none.
-            errors = estimate.relative_errors(steps)[:-1]
-            for step, sigma2, error in zip(kept[:-2], estimate.table(steps), errors):
+            errors = estimate.relative_errors(steps)
+            self.assertEqual(len(errors), steps - 2)
+            for step, sigma2, error in zip(kept, estimate.table(steps), errors):
                 weight, tilde = published.posterior(step, 1.0, 0.0)
                 uncertainty = (1 - step.abar) * DEVIATION**2 / (step.abar * DEVIATION**2 + 1 - step.abar)
                 expected = tilde + weight**2 * uncertainty
@@ -58,7 +58,8 @@ class Estimate(unittest.TestCase):
         def velocity(x, t, labels):
             abar = diffusion.alphas_cumprod()[t]
             epsilon = best_answer(x, t, labels)
-            return (np.sqrt(abar) * epsilon - np.sqrt(1 - abar) * published.to_x0("epsilon", x, epsilon, abar)).astype(np.float32)
+            x0_estimate = published.to_x0("epsilon", x, epsilon, abar)
+            return (np.sqrt(abar) * epsilon - np.sqrt(1 - abar) * x0_estimate).astype(np.float32)
 
         for t in (0, 500, 900):
             expected = analytic_variance.powers(best_answer, x0, None, t, diffusion.PROCESS)
