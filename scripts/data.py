@@ -1,4 +1,6 @@
-"""Training pictures as one .npz: `pictures` uint8 [n, h, w, c], `labels` int64 [n], `classes`, `licence`.
+"""Training pictures as one .npz: `pictures` uint8 [n, h, w, c], `labels` int64 [n], `classes`, `licence`, `held_out`.
+
+The last `held_out` pictures are never trained on: they are what a model is measured against.
 
     python scripts/data.py scenes --size 32 --count 48000 --out ../runs/scenes-32.npz
     python scripts/data.py tiles --out ../runs/tiles-32.npz
@@ -27,27 +29,42 @@ from PIL import Image
 
 import procedural
 
+HELD_OUT = 512  # of a set that has no test pictures of its own, but at most a tenth of it
 
-def save(out, pictures, labels, classes, licence):
+
+def save(out, pictures, labels, classes, licence, held_out=None):
     """Writes the arrays to `out` whole or not at all; neighbours differ in class, so any slice is a fair sample."""
     partial = f"{out}.partial.npz"
+    held_out = min(HELD_OUT, len(labels) // 10) if held_out is None else held_out
     np.savez_compressed(
         partial,
         pictures=np.asarray(pictures, np.uint8),
         labels=np.asarray(labels, np.int64),
         classes=np.array(classes),
         licence=np.array(licence),
+        held_out=np.array(held_out),
     )
     os.replace(partial, out)
 
 
-def load(path):
-    """The arrays of a data set: pictures uint8 `[n, h, w, c]`, labels int64 `[n]`, list of class names, licence."""
+def read(path, *names):
+    """Arrays of a data set by name."""
     try:
         with np.load(path) as arrays:
-            return arrays["pictures"], arrays["labels"], arrays["classes"].tolist(), str(arrays["licence"])
+            return [arrays[name] for name in names]
     except (AttributeError, KeyError, ValueError, zipfile.BadZipFile):
         raise SystemExit(f"{path}: not a data set, expected an .npz written by data.py") from None
+
+
+def load(path):
+    """The arrays of a data set: pictures uint8 `[n, h, w, c]`, labels int64 `[n]`, list of class names, licence."""
+    pictures, labels, classes, licence = read(path, "pictures", "labels", "classes", "licence")
+    return pictures, labels, classes.tolist(), str(licence)
+
+
+def held_out(path):
+    """How many pictures at the end of a data set are never trained on."""
+    return int(*read(path, "held_out"))
 
 
 # ---- fetching -------------------------------------------------------------------------------------------------------
@@ -174,7 +191,7 @@ def tiles(args):
     return *shuffled(pictures, labels), classes, "Dungeon Crawl Stone Soup tiles, CC0-1.0 and others (see its LICENSE)"
 
 
-FASHION = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"]
+FASHION = ["t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"]
 
 
 def idx(archive, name, header):
@@ -184,7 +201,7 @@ def idx(archive, name, header):
 
 
 def fashion(args):
-    """Fashion-MNIST: 70,000 grey pictures of clothes in ten classes, padded to 32x32 (MIT)"""
+    """Fashion-MNIST: 70,000 grey pictures of clothes in ten classes, padded to 32x32, its 10,000 test pictures last (MIT)"""
     package = fetched(
         args.cache,
         "dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb",
@@ -196,13 +213,14 @@ def fashion(args):
     unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(unpacked)) as archive:
         parts = ("train", "t10k")
-        grey = np.concatenate([idx(archive, f"{part}-images-idx3", 16).reshape(-1, 28, 28, 1) for part in parts])
+        grey = [idx(archive, f"{part}-images-idx3", 16).reshape(-1, 28, 28, 1) for part in parts]
         labels = np.concatenate([idx(archive, f"{part}-labels-idx1", 8) for part in parts])
     if args.size < 28:
         raise SystemExit(f"--size: fashion is 28x28 and only padded, got {args.size}")
     before = (args.size - 28) // 2
     margin = (before, args.size - 28 - before)
-    return np.pad(grey, ((0, 0), margin, margin, (0, 0))), labels, FASHION, "Fashion-MNIST, MIT"
+    padded = np.pad(np.concatenate(grey), ((0, 0), margin, margin, (0, 0)))
+    return padded, labels, FASHION, "Fashion-MNIST, MIT", len(grey[-1])
 
 
 def emoji(args):
@@ -274,8 +292,9 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     Path(args.out).absolute().parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     started = time.monotonic()
-    pictures, labels, classes, licence = args.make(args)
-    save(args.out, pictures, labels, classes, licence)
+    made = args.make(args)
+    save(args.out, *made)
+    pictures, _, classes, licence = made[:4]
     seconds = time.monotonic() - started
     print(f"{args.out}: {len(pictures)} pictures {pictures.shape[1:]} in {len(classes)} classes, {licence}, {seconds:.0f} s")
 

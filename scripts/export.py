@@ -23,12 +23,14 @@ import package
 from procedural import contact_sheet
 from train import load_network, paint
 
+OUTPUTS = {"epsilon": "epsilon", "v_prediction": "v"}  # of the graph, by what it predicts
 
-def export_fp32(network, path):
-    """The network as one self-contained ONNX file: sample, timestep[, class_labels] -> epsilon, batch 1."""
+
+def export_fp32(network, path, output="epsilon"):
+    """The network as one self-contained ONNX file: sample, timestep[, class_labels] -> `output`, batch 1."""
     config = network.config
     inputs = package.graph_inputs((config.image_channels, config.size, config.size), config.classes > 0)
-    package.export_onnx(network, path, inputs, dynamo=True)
+    package.export_onnx(network, path, inputs, output, dynamo=True)
     model = onnx.load(path)
     del model.functions[:]
     del model.opset_import[:]
@@ -62,15 +64,16 @@ def store_fp16(source, path):
     package.save_onnx(model, path)
 
 
-def make_reference(network, seed):
+def make_reference(network, process, defaults, seed):
     """The arrays of reference.npz, and the reverse updates they were made with.
 
-    Ten DDPM steps by fp32 PyTorch, first class, with the noise that the product draws from `seed`.
+    Ten steps by fp32 PyTorch, or all where the defaults have fewer, first class, with the noise that the product draws
+    from `seed`.
     """
     config = network.config
-    timesteps = diffusion.timesteps(package.REFERENCE_STEPS)
+    timesteps = diffusion.timesteps(min(package.REFERENCE_STEPS, defaults["steps"]), process, defaults)
     start, injected = noise.of_walk(seed, (1, config.image_channels, config.size, config.size), len(timesteps))
-    step = diffusion.reverse_update(timesteps)
+    step = diffusion.reverse_update(timesteps, process, defaults)
     label = 0 if config.classes else None
     return package.walk(package.torch_network(network), step, start, timesteps, injected, label), step
 
@@ -92,9 +95,9 @@ def build_manifest(name, title, network, state, files, reference):
         "name": name,
         "title": title,
         "image": {"channels": config.image_channels, "height": config.size, "width": config.size},
-        "network": {"sample": "sample", "timestep": "timestep", "output": "epsilon"},
-        "diffusion": dict(diffusion.PROCESS),
-        "defaults": diffusion.DEFAULTS | {"precision": "fp16"},
+        "network": {"sample": "sample", "timestep": "timestep", "output": OUTPUTS[state["process"]["prediction"]]},
+        "diffusion": state["process"],
+        "defaults": state["defaults"] | {"precision": "fp16"},
     }
     if config.classes:
         manifest["network"]["class"] = "class_labels"
@@ -127,21 +130,23 @@ def main(arguments=None):
     network, state = load_network(args.checkpoint)
     tables = analytic_tables(network, state, args.data) if args.data else None
     folder = package.folder(args.package)
-    reference, step = make_reference(network, args.seed)
+    process, defaults = state["process"], state["defaults"]
+    reference, step = make_reference(network, process, defaults, args.seed)
     fp32, fp16 = args.fp32 or folder / "fp32.onnx", folder / "fp16.onnx"
-    export_fp32(network, fp32)
+    ports = package.PORTS | {"output": OUTPUTS[process["prediction"]]}
+    export_fp32(network, fp32, ports["output"])
     store_fp16(fp32, fp16)
     files = {}
     for path in [fp16] if args.fp32 else [fp32, fp16]:
-        entry = files[path.stem] = package.file_entry(path) | package.measure(package.OnnxNetwork(path), reference, step)
+        entry = files[path.stem] = package.file_entry(path) | package.measure(package.OnnxNetwork(path, ports), reference, step)
         print(f"{path.name}: {entry['bytes']} bytes, max-error {entry['max-error']}, final {entry['final-psnr-db']} dB")
     entry = package.write_reference(folder, reference)
     manifest = build_manifest(folder.name, args.title, network, state, files, entry)
     if tables:
         analytic_variance.adopt(manifest, tables)
     package.write_manifest(folder, manifest)
-    steps = manifest["defaults"]["steps"]
-    pictures = paint(network, per_class=8, steps=steps, seed=args.seed, table=(tables or {}).get(str(steps)))
+    table = (tables or {}).get(str(manifest["defaults"]["steps"]))
+    pictures = paint(network, 8, args.seed, process, manifest["defaults"], table=table)
     contact_sheet(pictures, columns=8, scale=3).save(folder / "samples.png", optimize=True)
     model_card.write(folder, manifest)
 

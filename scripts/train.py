@@ -3,13 +3,18 @@
     python scripts/train.py --data ../runs/scenes-32.npz --out ../runs/scenes-32 --minutes 90
 
 The run folder receives checkpoint.pt (whole or absent), log.csv, loss.png and sheet-*.png painted with the averaged
-(EMA) weights. Started again with the same --out, training goes on where the checkpoint left it.
+(EMA) weights. Started again with the same --out, training goes on where the checkpoint left it, so that a run may have
+many sittings (--sitting-minutes). The pictures that the data set holds out are never trained on.
 
 Two processes on two CPU cores, as scenes-32 was trained:
     OMP_NUM_THREADS=1 python -m torch.distributed.run --standalone --nproc-per-node=2 scripts/train.py \\
         --data ../runs/scenes-32.npz --out ../runs/scenes-32 --minutes 90 --batch 32 --lr 8e-4
 
---batch is per process. One GPU (bf16, --compile) wants larger batches and has room for larger networks, e.g. at 64 px:
+--batch is per process. What a CPU core with bf16 instructions gains, in ms of its time per image of fashion (0.7 M
+parameters, batch 64, the last 128): fp32 13.1, with channels last 9.5, bf16 7.7, with --compile 4.9, after minutes of
+compiling that later starts find done.
+
+One GPU (bf16, --compile) wants larger batches and has room for larger networks, e.g. at 64 px:
     --channels 32,64,96,128 --attention 3 --batch 512 --lr 8e-4 --compile
     --channels 48,96,144,192 --blocks 2 --attention 2,3 --batch 256 --compile
 """
@@ -35,7 +40,6 @@ import diffusion
 from procedural import contact_sheet
 from unet import UNet, UNetConfig
 
-HELD_OUT = 512  # pictures at the end of the data set, at most a tenth of it, that are never trained on
 LOG_COLUMNS = ["images", "minutes", "lr", "loss", "val_loss"]
 
 
@@ -76,7 +80,13 @@ def to_signal(pictures):
 
 
 class Training:
-    """Everything a run holds: the network, its average, the optimizer, the data, and how far it has come."""
+    """Everything a run holds: the network, its average, the optimizer, the data, and how far it has come.
+
+    `process` and `defaults` are [diffusion] and [defaults] of the model that comes of it.
+    """
+
+    process, defaults = diffusion.PROCESS, diffusion.DEFAULTS
+    validated = 512  # of the held-out pictures, as many as a report has time for
 
     def __init__(self, args):
         self.args = args
@@ -89,19 +99,18 @@ class Training:
         pictures, labels, self.classes, self.licence = data.load(args.data)
         self.pictures = torch.from_numpy(pictures).to(self.device)
         self.labels = torch.from_numpy(labels).to(self.device)
-        self.held_out = min(HELD_OUT, len(labels) // 10)
+        self.held_out = data.held_out(args.data)
         if self.held_out == 0 or pictures.shape[1] != pictures.shape[2]:
             raise SystemExit(f"{args.data}: expected at least 10 square pictures, found {pictures.shape}")
         self.config = self.shape_of_network()
-        # On a GPU bf16 convolutions want channels last; on CPU cores the plain layout measured a seventh faster.
-        self.layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+        self.layout = torch.channels_last  # what convolutions compute in, on a GPU and on CPU cores
         torch.manual_seed(args.seed)
-        self.network = UNet(self.config).to(self.device, memory_format=self.layout)
+        self.network = self.first_network().to(self.device, memory_format=self.layout)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=args.weight_decay, fused=True
         )
-        self.abar = torch.tensor(diffusion.alphas_cumprod(), dtype=torch.float32, device=self.device)
+        self.abar = torch.tensor(diffusion.alphas_cumprod(self.process), dtype=torch.float32, device=self.device)
         self.weights = loss_weights(self.abar, args.min_snr)
         self.step, self.images, self.minutes_before = 0, 0, 0.0
         self.run = Path(args.out)
@@ -125,6 +134,10 @@ class Training:
         except ValueError as fault:
             raise SystemExit(f"train.py: {fault}") from None
 
+    def first_network(self):
+        """The network before the first step."""
+        return UNet(self.config)
+
     # ---- state ------------------------------------------------------------------------------------------------------
 
     def state(self):
@@ -138,12 +151,17 @@ class Training:
             "minutes": self.minutes(),
             "classes": self.classes,
             "licence": self.licence,
+            "process": self.process,
+            "defaults": self.defaults,
         }
 
     def restore(self):
         state = load_checkpoint(self.checkpoint, self.device)
         if state["config"] != dataclasses.asdict(self.config):
             raise SystemExit(f"{self.checkpoint}: another network, expected {self.config}; choose another --out or --no-resume")
+        if (state["process"], state["defaults"]) != (self.process, self.defaults):
+            walk = self.process | self.defaults
+            raise SystemExit(f"{self.checkpoint}: a network for another walk, expected {walk}; choose another --out or --no-resume")
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -153,17 +171,26 @@ class Training:
         """Minutes trained so far, over all starts of this run."""
         return self.minutes_before + (time.monotonic() - self.started) / 60
 
+    def agreed(self, share):
+        """`share` as the first process sees it, on every process: their clocks differ."""
+        share = torch.tensor(share, device=self.device)
+        if self.world > 1:
+            distributed.broadcast(share, 0)
+        return share.item()
+
     def progress(self):
-        """0 at the start, 1 when the budget (minutes, images, or whichever ends first) is spent; equal on all ranks."""
+        """0 at the start, 1 when the budget (minutes, images, or whichever ends first) is spent."""
         spent = [0.0]
         if self.args.minutes:
             spent.append(self.minutes() / self.args.minutes)
         if self.args.images:
             spent.append(self.images / self.args.images)
-        progress = torch.tensor(max(spent), device=self.device)
-        if self.world > 1:
-            distributed.broadcast(progress, 0)
-        return progress.item()
+        return self.agreed(max(spent))
+
+    def sitting_is_over(self):
+        """Whether this start has trained for as long as it may, whatever is left of the budget."""
+        sitting = self.args.sitting_minutes
+        return sitting is not None and self.agreed((self.minutes() - self.minutes_before) / sitting) >= 1
 
     def learning_rate(self, progress):
         """Linear warm-up by steps, then a cosine down to a fiftieth by share of the budget."""
@@ -194,19 +221,37 @@ class Training:
         x0 = to_signal(self.pictures[pick])
         if self.args.flip:
             x0 = torch.where(uniform(n, 1, 1, 1) < 0.5, x0, x0.flip(3))
-        order = torch.randperm(n, generator=generator, device=self.device)
-        t = ((order + uniform(1)) / n * len(self.abar)).long().clamp(max=len(self.abar) - 1)
+        t = self.times((torch.randperm(n, generator=generator, device=self.device) + uniform(1)) / n)
         noise = torch.randn(x0.shape, generator=generator, device=self.device)
         labels = torch.where(uniform(n) < self.args.class_dropout, self.config.null_class, self.labels[pick])
         return x0, t, noise, labels
 
-    def epsilon_error(self, network, x0, t, noise, labels):
-        """Mean squared error of epsilon per picture, `[n]`, at x_t = sqrt(abar) x0 + sqrt(1 - abar) noise (DDPM equation 4)."""
+    def times(self, share):
+        """The time steps at shares `[n]` in [0, 1) of all that the network is trained at."""
+        return (share * len(self.abar)).long().clamp(max=len(self.abar) - 1)
+
+    def noised(self, x0, t, noise):
+        """x_t = sqrt(abar) x0 + sqrt(1 - abar) noise (DDPM equation 4)."""
         abar = self.abar[t][:, None, None, None]
-        x_t = (abar.sqrt() * x0 + (1 - abar).sqrt() * noise).contiguous(memory_format=self.layout)
+        return (abar.sqrt() * x0 + (1 - abar).sqrt() * noise).contiguous(memory_format=self.layout)
+
+    def answer(self, network, x_t, t, labels):
+        """What `network` predicts, float32."""
         with self.autocast():
-            epsilon = network(x_t, t, labels if self.config.classes else None)
-        return (epsilon.float() - noise).square().mean((1, 2, 3))
+            return network(x_t, t, labels if self.config.classes else None).float()
+
+    def errors(self, network, x0, t, noise, labels):
+        """Mean squared error of epsilon per picture, `[n]`."""
+        epsilon = self.answer(network, self.noised(x0, t, noise), t, labels)
+        return (epsilon - noise).square().mean((1, 2, 3))
+
+    def loss(self, errors, t):
+        """What a step lowers: one number of the pictures' errors `[n]` at their times `[n]`."""
+        return (self.weights[t] * errors).mean()
+
+    def held_out_error(self, errors, t):
+        """What the log tells of held-out pictures."""
+        return errors.mean()
 
     def update(self):
         """One optimizer step; the loss before it, as a tensor."""
@@ -214,7 +259,7 @@ class Training:
         lr = self.learning_rate(self.progress())
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        loss = (self.weights[t] * self.epsilon_error(self.forward, x0, t, noise, labels)).mean()
+        loss = self.loss(self.errors(self.forward, x0, t, noise, labels), t)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -236,15 +281,16 @@ class Training:
 
     @torch.no_grad()
     def validate(self):
-        """Mean epsilon error of the EMA weights on the held-out pictures, always with the same times and noise."""
-        generator = torch.Generator().manual_seed(0)
-        errors = []
-        for x0, labels in zip(self.pictures[-self.held_out :].split(128), self.labels[-self.held_out :].split(128), strict=True):
+        """The error of the EMA weights on held-out pictures, always with the same times and noise."""
+        generator, last = torch.Generator().manual_seed(0), min(self.held_out, self.validated)
+        errors, times = [], []
+        for x0, labels in zip(self.pictures[-last:].split(128), self.labels[-last:].split(128), strict=True):
             n = len(x0)
-            t = (torch.arange(n) * len(self.abar) // n).to(self.device)
+            t = self.times((torch.arange(n) / n).to(self.device))
             noise = torch.randn(n, self.config.image_channels, self.config.size, self.config.size, generator=generator)
-            errors.append(self.epsilon_error(self.ema, to_signal(x0), t, noise.to(self.device), labels))
-        return torch.cat(errors).mean().item()
+            errors.append(self.errors(self.ema, to_signal(x0), t, noise.to(self.device), labels))
+            times.append(t)
+        return self.held_out_error(torch.cat(errors), torch.cat(times)).item()
 
     def log(self, row):
         """Appends to log.csv and draws loss.png again; rows newer than a restored checkpoint are dropped."""
@@ -263,8 +309,8 @@ class Training:
 
 
 @torch.no_grad()
-def paint(network, per_class, steps, seed, autocast=contextlib.nullcontext, table=None):
-    """uint8 `[n, h, w, c]`: `per_class` pictures of each class, one class after the other, by DDPM in `steps` steps.
+def paint(network, per_class, seed, process, defaults, autocast=contextlib.nullcontext, table=None):
+    """uint8 `[n, h, w, c]`: `per_class` pictures of each class, one class after the other, walked as the defaults say.
 
     `table` is the analytic variance of these steps; without one it is beta-tilde.
     """
@@ -280,8 +326,8 @@ def paint(network, per_class, steps, seed, autocast=contextlib.nullcontext, tabl
         with autocast():
             return network(x, torch.full((len(x),), t, device=device), labels if config.classes else None).float()
 
-    kept = diffusion.timesteps(steps)
-    step = diffusion.reverse_update(kept, defaults=diffusion.DEFAULTS | {"variance": "analytic"}, table=table)
+    kept = diffusion.timesteps(None, process, defaults)
+    step = diffusion.reverse_update(kept, process, defaults, table)
     *_, (*_, x) = diffusion.trajectory(predict, step, noise(0), kept, noise)
     return diffusion.to_uint8(x.cpu().numpy())
 
@@ -295,8 +341,8 @@ def plot(rows, path):
 
     figure, axes = pyplot.subplots(figsize=(7, 4))
     images = [int(row["images"]) for row in rows]
-    axes.loglog(images, [float(row["loss"]) for row in rows], label="training loss (weighted)")
-    axes.loglog(images, [float(row["val_loss"]) for row in rows], label="held-out epsilon error, EMA")
+    axes.loglog(images, [float(row["loss"]) for row in rows], label="training loss")
+    axes.loglog(images, [float(row["val_loss"]) for row in rows], label="held-out error, EMA")
     axes.set_xlabel("images")
     axes.grid(True, which="both", alpha=0.3)
     axes.legend()
@@ -306,8 +352,8 @@ def plot(rows, path):
 
 
 def sheet(training):
-    """Six pictures of each class by the EMA weights, 50 steps, the same noise each time: sheet-<images>.png."""
-    pictures = paint(training.ema, per_class=6, steps=50, seed=0, autocast=training.autocast)
+    """Six pictures of each class by the EMA weights, the same noise each time: sheet-<images>.png."""
+    pictures = paint(training.ema, 6, 0, training.process, training.defaults, training.autocast)
     contact_sheet(pictures, columns=12, scale=3).save(training.run / f"sheet-{training.images:08d}.png")
 
 
@@ -320,21 +366,20 @@ def report(training, losses):
     print(f"{training.minutes():6.1f} min {training.images:9d} images  lr {lr:.1e}  loss {loss:.4f}  held-out {val_loss:.4f}", flush=True)
 
 
-def train(args):
-    """Runs until the budget is spent; returns the finished Training."""
-    training = Training(args)
+def train(training):
+    """Runs until the budget is spent or the sitting is over; returns the Training."""
     parameters = sum(p.numel() for p in training.network.parameters())
     if training.rank == 0:
         print(f"{parameters / 1e6:.2f} M parameters on {training.device.type}, {training.images} images already seen", flush=True)
     losses, reported, painted = [], time.monotonic(), time.monotonic()
-    while training.progress() < 1:
+    while training.progress() < 1 and not training.sitting_is_over():
         losses.append(training.update())
         if training.rank > 0:
             continue
-        if time.monotonic() - reported > 60 * args.report_minutes:
+        if time.monotonic() - reported > 60 * training.args.report_minutes:
             report(training, losses)
             losses, reported = [], time.monotonic()
-        if time.monotonic() - painted > 60 * args.sheet_minutes:
+        if time.monotonic() - painted > 60 * training.args.sheet_minutes:
             sheet(training)
             painted = time.monotonic()
     if training.rank == 0 and losses:
@@ -358,40 +403,51 @@ def levels(text):
     return tuple(int(word) for word in words)
 
 
-def parser():
+def add_run(p):
+    """The arguments of every run, whatever is trained."""
     count, amount, share = command_line.count, command_line.amount, command_line.share
-    p = command_line.parser(__doc__)
     p.add_argument("--data", required=True, help="the .npz made by data.py")
     p.add_argument("--out", required=True, help="folder of the checkpoint, the log and the sheets")
     p.add_argument("--minutes", type=amount, help="budget of wall-clock minutes over all starts; the learning rate follows it")
     p.add_argument("--images", type=count, help="budget of training images; with --minutes, whichever ends first")
-    p.add_argument("--channels", type=widths, default=(32, 64, 96), help="channels per level (default 32,64,96)")
-    p.add_argument("--blocks", type=count, default=1, help="residual blocks per level (default 1)")
-    p.add_argument("--attention", type=levels, default=(2,), help="levels with attention, 0 the finest (default 2)")
-    p.add_argument("--groups", type=count, default=8, help="groups of each GroupNorm (default 8)")
-    p.add_argument("--batch", type=count, default=64, help="images per step and process (default 64)")
-    p.add_argument("--lr", type=amount, default=6e-4, help="peak learning rate of AdamW (default 6e-4)")
-    p.add_argument("--warmup", type=count, default=200, help="steps of linear warm-up (default 200)")
-    p.add_argument("--weight-decay", type=command_line.amount_or_none, default=1e-3, help="of AdamW (default 1e-3)")
-    p.add_argument("--min-snr", type=command_line.amount_or_none, default=5.0, help="gamma of the min-SNR weights, 0 for none (default 5)")
-    p.add_argument("--ema", type=amount, default=0.03, help="EMA half-life as a share of the images seen (default 0.03)")
-    p.add_argument("--class-dropout", type=share, default=0.1, help="share of pictures shown as the null class (default 0.1)")
+    p.add_argument("--sitting-minutes", type=amount, help="stop after so many minutes of this start; the next one goes on")
+    p.add_argument("--batch", type=count, default=64, help="images per step and process (default %(default)s)")
+    p.add_argument("--lr", type=amount, default=6e-4, help="peak learning rate of AdamW (default %(default)s)")
+    p.add_argument("--warmup", type=count, default=200, help="steps of linear warm-up (default %(default)s)")
+    p.add_argument("--weight-decay", type=command_line.amount_or_none, default=1e-3, help="of AdamW (default %(default)s)")
+    p.add_argument("--ema", type=amount, default=0.03, help="EMA half-life as a share of the images seen (default %(default)s)")
+    p.add_argument("--class-dropout", type=share, default=0.1, help="share of pictures shown as the null class (default %(default)s)")
     p.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror half of the pictures (default yes)")
-    p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="bf16 autocast or plain fp32 (default bf16)")
-    p.add_argument("--compile", action="store_true", help="torch.compile: a minute to start, faster after")
+    p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="bf16 autocast or plain fp32 (default %(default)s)")
+    p.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, faster after")
     p.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True, help="go on from the run's checkpoint (default yes)")
     p.add_argument("--report-minutes", type=amount, default=3.0, help="minutes between checkpoints and log rows (default 3)")
     p.add_argument("--sheet-minutes", type=amount, default=10.0, help="minutes between sample sheets (default 10)")
     p.add_argument("--seed", type=command_line.seed, default=0, help="of the weights and of every batch (default 0)")
+
+
+def parser():
+    count = command_line.count
+    p = command_line.parser(__doc__)
+    add_run(p)
+    p.add_argument("--channels", type=widths, default=(32, 64, 96), help="channels per level (default 32,64,96)")
+    p.add_argument("--blocks", type=count, default=1, help="residual blocks per level (default 1)")
+    p.add_argument("--attention", type=levels, default=(2,), help="levels with attention, 0 the finest (default 2)")
+    p.add_argument("--groups", type=count, default=8, help="groups of each GroupNorm (default 8)")
+    p.add_argument("--min-snr", type=command_line.amount_or_none, default=5.0, help="gamma of the min-SNR weights, 0 for none (default 5)")
     return p
 
 
-def main(arguments=None):
-    p = parser()
+def checked(p, arguments):
+    """The arguments of a run, with a budget."""
     args = p.parse_args(arguments)
     if not args.minutes and not args.images:
         p.error("give a budget: --minutes, --images or both")
-    train(args)
+    return args
+
+
+def main(arguments=None):
+    train(Training(checked(parser(), arguments)))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,12 @@ class Data(unittest.TestCase):
         self.assertEqual((classes, licence), (["dark", "bright"], "CC0-1.0"))
         self.assertEqual([path], list(self.folder.iterdir()))
 
+    def test_a_set_without_test_pictures_holds_out_a_tenth_or_512(self):
+        path = self.folder / "small.npz"
+        for count, given, expected in [(40, None, 4), (9000, None, 512), (40, 10, 10)]:
+            data.save(path, np.zeros((count, 1, 1, 1)), np.zeros(count), ["one"], "CC0-1.0", given)
+            self.assertEqual(data.held_out(path), expected)
+
     def test_a_file_that_is_no_data_set_is_refused(self):
         text, other = self.folder / "text.npz", self.folder / "other.npz"
         text.write_text("not an archive")

@@ -3,12 +3,16 @@
     python -m unittest discover -s scripts/tests
 """
 
+import csv
+import os
+import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
 
-from needs import EXPORT, TRAINING, demand, needs
+from needs import EXPORT, SCRIPTS, TRAINING, demand, needs
 
 demand(TRAINING)
 
@@ -20,13 +24,13 @@ import train
 from unet import UNet, UNetConfig
 
 
-def small_data(folder, count=320):
-    """A data set of 8x8 pictures: two classes, one dark and one bright."""
+def small_data(folder, count=320, size=8, held_out=None):
+    """A data set of small pictures: two classes, one dark and one bright."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % 2
-    pictures = np.clip(60 + 130 * labels[:, None, None, None] + rng.integers(-40, 40, (count, 8, 8, 3)), 0, 255)
+    pictures = np.clip(60 + 130 * labels[:, None, None, None] + rng.integers(-40, 40, (count, size, size, 3)), 0, 255)
     path = folder / "small.npz"
-    data.save(path, pictures, labels, ["dark", "bright"], "CC0-1.0")
+    data.save(path, pictures, labels, ["dark", "bright"], "CC0-1.0", held_out)
     return path
 
 
@@ -78,7 +82,7 @@ class Training(Case):
     def test_training_lowers_the_held_out_error_and_leaves_its_files(self):
         args = arguments(self.folder, "--images", "640", "--lr", "2e-3")
         before = train.Training(args).validate()
-        after = train.train(args)
+        after = train.train(train.Training(args))
         self.assertLess(after.validate(), 0.8 * before)
         names = {path.name for path in (self.folder / "run").iterdir()}
         self.assertEqual(names, {"checkpoint.pt", "log.csv", "loss.png", "sheet-00000640.png"})
@@ -98,6 +102,61 @@ class Training(Case):
             resumed.update()
         for part in ("network", "ema"):
             torch.testing.assert_close(resumed.state()[part], unbroken.state()[part], rtol=0, atol=0)
+
+    def test_a_sitting_ends_and_the_next_one_goes_on_in_the_same_log(self):
+        args = arguments(self.folder, "--images", "32", "--sitting-minutes", "1e-9")
+        self.assertEqual(train.train(train.Training(args)).images, 0)
+        first = train.Training(arguments(self.folder, "--images", "32", "--sitting-minutes", "60"))
+        for _ in range(2):
+            loss = first.update()
+        train.report(first, [loss])
+        finished = train.train(train.Training(args := arguments(self.folder, "--images", "32")))
+        self.assertEqual(finished.images, 32)
+        with (Path(args.out) / "log.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual([int(row["images"]) for row in rows], [16, 32])
+        for row in rows:
+            self.assertTrue(0 < float(row["loss"]) < 10 and 0 < float(row["val_loss"]) < 10, row)
+
+    def test_pictures_that_are_held_out_are_never_trained_on(self):
+        args = arguments(self.folder, "--images", "800", "--no-flip")
+        small_data(self.folder, count=40, held_out=30)
+        training, seen = train.Training(args), set()
+        for training.step in range(20):
+            x0, *_ = training.batch()
+            seen |= {picture.numpy().tobytes() for picture in x0}
+        signal = train.to_signal(training.pictures)
+        self.assertEqual(seen, {picture.numpy().tobytes() for picture in signal[:10]})
+
+    def test_two_processes_step_by_the_mean_of_their_gradients(self):
+        args = arguments(self.folder, "--images", "48")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(SCRIPTS / "train.py")]
+        small = ["--channels", "8,16", "--attention", "1", "--groups", "4", "--batch", "8", "--warmup", "4", "--precision", "fp32"]
+        ran = subprocess.run(
+            [*command, "--data", args.data, "--out", args.out, "--images", "48", *small],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        found = train.load_checkpoint(Path(args.out) / "checkpoint.pt", "cpu")
+        self.assertEqual((found["step"], found["images"]), (3, 48))
+
+        args.resume = False
+        alone = train.Training(args)
+        alone.world = 2
+        for alone.images in range(0, 48, 16):
+            for group in alone.optimizer.param_groups:
+                group["lr"] = alone.learning_rate(alone.images / 48)
+            alone.optimizer.zero_grad()
+            for alone.rank in range(2):
+                x0, t, noise, labels = alone.batch()
+                (alone.weights[t] * alone.errors(alone.network, x0, t, noise, labels)).mean().div(2).backward()
+            torch.nn.utils.clip_grad_norm_(alone.network.parameters(), 1.0)
+            alone.optimizer.step()
+            alone.step += 1
+        torch.testing.assert_close(found["network"], alone.network.state_dict(), rtol=1e-4, atol=1e-5)
 
     def test_a_checkpoint_of_another_network_is_refused(self):
         training = train.Training(arguments(self.folder))
