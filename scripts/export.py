@@ -114,7 +114,8 @@ def build_manifest(name, title, network, state, files, reference):
             "blocks": config.blocks,
             "attention-levels": list(config.attention_levels),
             "groups": config.groups,
-        },
+        }
+        | ({"alpha-floor": config.alpha_floor, "teacher": state["teacher"], "rounds": state["rounds"]} if config.alpha_floor else {}),
     }
 
 

@@ -1,5 +1,7 @@
 """The model card: README.md of a package, written from its manifest alone."""
 
+PREDICTIONS = {"epsilon": "An ε-prediction", "v_prediction": "A v-prediction"}
+
 
 def converted(manifest, pipeline):
     """README.md as text for a package that from_diffusers.py made of the folder `pipeline`."""
@@ -18,9 +20,23 @@ def converted(manifest, pipeline):
     )
 
 
+def history(training):
+    """How the weights came to be, as lines."""
+    if "teacher" not in training:
+        return [
+            f"Trained on {training['images']:,} images in {training['minutes']:.0f} minutes with `scripts/train.py`",
+            "(T = 1000, cosine schedule, min-SNR weights); these are the averaged (EMA) weights.",
+        ]
+    rounds = [f"{one['from']} steps to {one['to']} ({one['images']:,} images, {one['minutes']:.0f} minutes)" for one in training["rounds"]]
+    return [
+        f"Distilled from {training['teacher']} with `scripts/distill.py`, DDIM, {', then '.join(rounds)}.",
+        "It is made for that number of steps alone. These are the averaged (EMA) weights.",
+    ]
+
+
 def trained(manifest):
     """README.md as text for a package of export.py; [training] holds what train.py knows about the network."""
-    image, training, licence = manifest["image"], manifest["training"], manifest["licence"]
+    image, training, licence, defaults = (manifest[key] for key in ("image", "training", "licence", "defaults"))
     classes = manifest.get("classes")
     shown = f"One row per class ({', '.join(classes['names'])})" if classes else "Samples"
     rows = [
@@ -30,7 +46,7 @@ def trained(manifest):
     shape = f"{image['width']}×{image['height']} pixels in {image['channels']} channel(s)"
     widths, attention = (", ".join(map(str, training[key])) for key in ("channels", "attention-levels"))
     null = f" The null class is {classes['null']}." if classes else ""
-    defaults, tables = manifest["defaults"], manifest.get("analytic-variance")
+    tables = manifest.get("analytic-variance")
     walk = f"Sampled by default with {defaults['sampler']}, {defaults['steps']} steps, {defaults['spacing']}, variance {defaults['variance']}."
     if tables:
         walk += f"\nIts analytic variance is measured for {', '.join(tables)} steps (`scripts/analytic_variance.py`)."
@@ -42,22 +58,21 @@ def trained(manifest):
             "",
             "![samples](samples.png)",
             "",
-            f"{shown}, DDPM, {manifest['defaults']['steps']} steps, one draw of noise, not picked.",
+            f"{shown}, {defaults['sampler'].upper()}, {defaults['steps']} steps, one draw of noise, not picked.",
             "",
-            f"An ε-prediction U-Net with {training['parameters'] / 1e6:.2f} M parameters for {shape}:",
+            f"{PREDICTIONS[manifest['diffusion']['prediction']]} U-Net with {training['parameters'] / 1e6:.2f} M parameters for {shape}:",
             f"levels of {widths} channels, {training['blocks']} residual block(s) per level going down and one more going up,",
             f"attention at level(s) {attention or 'none'} and in the middle, GroupNorm with {training['groups']} groups.{null}",
             "",
-            f"Trained on {training['images']:,} images in {training['minutes']:.0f} minutes with `scripts/train.py`",
-            "(T = 1000, cosine schedule, min-SNR weights); these are the averaged (EMA) weights.",
+            *history(training),
             "",
             walk,
             "",
-            "| precision | file | size | largest epsilon error | final picture, PSNR |",
+            "| precision | file | size | largest error of an answer | final picture, PSNR |",
             "|---|---|---|---|---|",
             *rows,
             "",
-            "Errors are against PyTorch in fp32 along the ten steps of `reference.npz`, by ONNX Runtime.",
+            "Errors are against PyTorch in fp32 along the steps of `reference.npz`, by ONNX Runtime.",
             "",
             f"Weights: {licence['weights']}. Data: {licence['data']}.",
             "",

@@ -133,6 +133,11 @@ def to_epsilon(x, x0, abar):
     return (x - x0 * np.sqrt(abar)) / np.sqrt(1 - abar)
 
 
+def to_v(x, x0, abar):
+    """v = sqrt(abar) epsilon - sqrt(1 - abar) x0: Salimans & Ho 2022, appendix D."""
+    return to_epsilon(x, x0, abar) * np.sqrt(abar) - x0 * np.sqrt(1 - abar)
+
+
 def clip(x0, clipping):
     """`clipping`: None, {"clip": range}, or {"ratio", "max"}: dynamic thresholding, Saharia et al. 2022, section 2.3."""
     if clipping is None:

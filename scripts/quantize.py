@@ -71,9 +71,18 @@ class Calibration(CalibrationDataReader):
 
 
 def ends(model, ports):
-    """Names of the convolutions that read the picture or write the answer; `ports` is [network] of the manifest."""
-    nodes = int8_graph.convolutions(model)
-    return [node.name for node in nodes if ports["sample"] in node.input or ports["output"] in node.output]
+    """Names of the convolutions that read the picture, and of those between which and the answer is no other; `ports` is
+    [network] of the manifest."""
+    maker = {name: node for node in model.graph.node for name in node.output}
+    found = {node.name for node in model.graph.node if node.op_type == "Conv" and ports["sample"] in node.input}
+    names = [ports["output"]]
+    while names:
+        node = maker.get(names.pop())
+        if node is not None and node.op_type == "Conv":
+            found.add(node.name)
+        elif node is not None:
+            names += node.input
+    return sorted(found)
 
 
 def layers(model, ports):

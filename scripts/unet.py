@@ -1,7 +1,7 @@
 """The network epsilon_theta(x_t, t, class): a small U-Net after Ho et al. 2020 (arXiv 2006.11239), appendix B.
 
 Every layer exports to plain ONNX opset 17 operators with fixed shapes:
-`sample` f32 [n, c, h, w], `timestep` int64 [n], `class_labels` int64 [n] -> `epsilon` f32 [n, c, h, w].
+`sample` f32 [n, c, h, w], `timestep` int64 [n], `class_labels` int64 [n] -> `epsilon` f32 [n, c, h, w], or `v`.
 """
 
 import math
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+import diffusion
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class UNetConfig:
     head_channels: int = 32
     groups: int = 8
     classes: int = 0  # 0: unconditional; otherwise the null class has index `classes`
+    alpha_floor: float = 0.0  # 0: answers with epsilon; otherwise with v, see Velocity
 
     def __post_init__(self):
         """ValueError with a sentence where no network has this shape."""
@@ -115,6 +118,25 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
+class Velocity(nn.Module):
+    """epsilon `[n, c, h, w]` at x_t -> v = (epsilon - sqrt(1 - abar) x_t) / alpha, alpha = max(sqrt(abar), floor).
+
+    So a network that has learned epsilon predicts v without learning anything anew. Where abar is so small that epsilon
+    says nothing of the picture, the floor stands in for its root: there the convolutions answer with what makes v.
+    """
+
+    def __init__(self, floor):
+        super().__init__()
+        abar = torch.from_numpy(diffusion.alphas_cumprod())
+        alpha = abar.sqrt().clamp(min=floor)
+        self.register_buffer("gain", (1 / alpha).float(), persistent=False)
+        self.register_buffer("skip", (-(1 - abar).sqrt() / alpha).float(), persistent=False)
+
+    def forward(self, epsilon, sample, timestep):
+        gain, skip = (table[timestep][:, None, None, None] for table in (self.gain, self.skip))
+        return gain * epsilon + skip * sample
+
+
 class UNet(nn.Module):
     """Down, middle, up; what each down layer made is concatenated to what the mirrored up layer reads."""
 
@@ -156,9 +178,10 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(c, config.image_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
+        self.velocity = Velocity(config.alpha_floor) if config.alpha_floor else None
 
     def forward(self, sample, timestep, class_labels=None):
-        """sample x_t `[n, c, h, w]`, timestep int64 `[n]` in 0..T, class_labels int64 `[n]` -> epsilon, like sample."""
+        """sample x_t `[n, c, h, w]`, timestep int64 `[n]` in 0..T, class_labels int64 `[n]` -> epsilon or v, like sample."""
         embedding = self.time(timestep)
         if self.classes is not None:
             embedding = embedding + self.classes(class_labels)
@@ -182,4 +205,5 @@ class UNet(nn.Module):
             else:
                 block, attention = layer
                 h = attention(block(torch.cat([h, skips.pop()], dim=1), embedding))
-        return self.conv_out(F.silu(self.norm_out(h)))
+        answer = self.conv_out(F.silu(self.norm_out(h)))
+        return self.velocity(answer, sample, timestep) if self.velocity is not None else answer

@@ -54,6 +54,7 @@ def load(folder, precision="fp16"):
         raise SystemExit(f"{folder}: expected a square network that train.py trained and export.py wrote")
     classes = len(manifest["classes"]["names"]) if "classes" in manifest else 0
     shape = (tuple(training["channels"]), training["blocks"], tuple(training["attention-levels"]))
-    network = UNet(UNetConfig(image["channels"], image["height"], *shape, groups=training["groups"], classes=classes))
+    more = {"groups": training["groups"], "classes": classes, "alpha_floor": training.get("alpha-floor", 0.0)}
+    network = UNet(UNetConfig(image["channels"], image["height"], *shape, **more))
     network.load_state_dict(state_dict(network, folder / manifest["files"][precision]["file"]))
     return network.eval().requires_grad_(False), manifest
