@@ -6,11 +6,12 @@ use ndarray::{ArrayView4, ArrayViewMut4, Axis};
 use serde::Serialize;
 
 use crate::diffusion::noise::Seeded;
-use crate::diffusion::sampler::{Sampler, Step, Variance, VarianceKind, Walk};
+use crate::diffusion::sampler::{Sampler, SamplerKind, Step, Variance, VarianceKind, Walk};
 use crate::diffusion::timesteps::{Spacing, Timesteps};
 use crate::diffusion::{Conditioning, Denoiser, Timestep, elbo as bound};
 use crate::engine::UNet;
 use crate::error::{Error, Result};
+use crate::model::manifest::Defaults;
 use crate::model::{Package, Precision, Reference};
 use crate::picture::Picture;
 
@@ -122,8 +123,7 @@ pub fn replay(package: &Package, precision: Precision, threads: usize) -> Result
     let mut unet = UNet::open(package, precision, threads)?;
     let spacing = Spacing::Explicit(reference.timesteps.iter().map(|t| t.0).collect());
     let timesteps = Timesteps::new(&manifest.schedule()?, &spacing, reference.timesteps.len())?;
-    let variance = replayed_variance(manifest.defaults.variance);
-    let sampler = Sampler::Ddpm { variance };
+    let sampler = replayed_sampler(&manifest.defaults);
     let prediction = manifest.diffusion.prediction;
     let walk = Walk::new(&timesteps, prediction, manifest.clipping(), &sampler)?;
     let cond = Conditioning {
@@ -206,13 +206,18 @@ pub fn elbo(
     })
 }
 
-/// A reference is walked with the model's own variance; where that is a table, which belongs to
-/// other steps, with the posterior's.
-fn replayed_variance(variance: VarianceKind) -> Variance {
-    match variance {
+/// A reference is walked with the model's own sampler, dpmpp-2m's with ddpm, which asks the network
+/// the same; and with its own variance, or where that is a table, which belongs to other steps,
+/// with the posterior's.
+fn replayed_sampler(defaults: &Defaults) -> Sampler {
+    let variance = match defaults.variance {
         VarianceKind::FixedSmall | VarianceKind::Analytic => Variance::FixedSmall,
         VarianceKind::FixedLarge => Variance::FixedLarge,
         VarianceKind::LearnedRange => Variance::LearnedRange,
+    };
+    match defaults.sampler {
+        SamplerKind::Ddim => Sampler::Ddim { eta: 0.0 },
+        SamplerKind::Ddpm | SamplerKind::Dpmpp2m => Sampler::Ddpm { variance },
     }
 }
 
