@@ -11,8 +11,8 @@ Two processes on two CPU cores, as scenes-32 was trained:
         --data ../runs/scenes-32.npz --out ../runs/scenes-32 --minutes 90 --batch 32 --lr 8e-4
 
 --batch is per process. What a CPU core with bf16 instructions gains, in ms of its time per image of fashion (0.7 M
-parameters, batch 64, the last 128): fp32 13.1, with channels last 9.5, bf16 7.7, with --compile 4.9, after minutes of
-compiling that later starts find done.
+parameters, batch 64): fp32 13.1, with channels last 9.5, bf16 7.7. --compile is for GPUs: on a CPU PyTorch 2.15 answered
+with gradients that are no numbers.
 
 One GPU (bf16, --compile) wants larger batches and has room for larger networks, e.g. at 64 px:
     --channels 32,64,96,128 --attention 3 --batch 512 --lr 8e-4 --compile
@@ -96,6 +96,8 @@ class Training:
             torch.cuda.set_device(self.device)
         if self.world > 1:
             distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        if args.compile and self.device.type == "cpu":
+            raise SystemExit("--compile: on a CPU PyTorch computes gradients that are no numbers, expected a GPU")
         pictures, labels, self.classes, self.licence = data.load(args.data)
         self.pictures = torch.from_numpy(pictures).to(self.device)
         self.labels = torch.from_numpy(labels).to(self.device)
@@ -358,8 +360,10 @@ def sheet(training):
 
 
 def report(training, losses):
-    """Validates, saves, logs, and prints the line that it logs."""
+    """Validates, saves, logs, and prints the line that it logs; a run that has broken down ends, its last checkpoint whole."""
     loss, val_loss = torch.stack(losses).mean().item(), training.validate()
+    if not math.isfinite(loss + val_loss):
+        raise SystemExit(f"{training.run}: after {training.images} images the loss is {loss} and the held-out error {val_loss}")
     lr = training.optimizer.param_groups[0]["lr"]
     save_checkpoint(training.checkpoint, training.state())
     training.log([training.images, f"{training.minutes():.2f}", f"{lr:.2e}", f"{loss:.5f}", f"{val_loss:.5f}"])
@@ -419,7 +423,7 @@ def add_run(p):
     p.add_argument("--class-dropout", type=share, default=0.1, help="share of pictures shown as the null class (default %(default)s)")
     p.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror half of the pictures (default yes)")
     p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="bf16 autocast or plain fp32 (default %(default)s)")
-    p.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, faster after")
+    p.add_argument("--compile", action="store_true", help="torch.compile, on a GPU: a minute to start, faster after")
     p.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True, help="go on from the run's checkpoint (default yes)")
     p.add_argument("--report-minutes", type=amount, default=3.0, help="minutes between checkpoints and log rows (default 3)")
     p.add_argument("--sheet-minutes", type=amount, default=10.0, help="minutes between sample sheets (default 10)")

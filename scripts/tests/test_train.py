@@ -118,6 +118,21 @@ class Training(Case):
         for row in rows:
             self.assertTrue(0 < float(row["loss"]) < 10 and 0 < float(row["val_loss"]) < 10, row)
 
+    def test_a_run_that_breaks_down_keeps_its_checkpoint(self):
+        training = train.Training(arguments(self.folder, "--images", "64"))
+        train.report(training, [training.update()])
+        whole = training.checkpoint.read_bytes()
+        with torch.no_grad():
+            training.ema.conv_out.bias.fill_(torch.nan)
+        with self.assertRaisesRegex(SystemExit, "after 16 images the loss is .* and the held-out error nan"):
+            train.report(training, [training.update()])
+        self.assertEqual(training.checkpoint.read_bytes(), whole)
+
+    @unittest.skipIf(torch.cuda.is_available(), "what is refused without a GPU")
+    def test_compiling_for_a_cpu_is_refused(self):
+        with self.assertRaisesRegex(SystemExit, "--compile: on a CPU"):
+            train.Training(arguments(self.folder, "--compile"))
+
     def test_pictures_that_are_held_out_are_never_trained_on(self):
         args = arguments(self.folder, "--images", "800", "--no-flip")
         small_data(self.folder, count=40, held_out=30)
