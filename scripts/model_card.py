@@ -47,7 +47,8 @@ def trained(manifest):
     widths, attention = (", ".join(map(str, training[key])) for key in ("channels", "attention-levels"))
     null = f" The null class is {classes['null']}." if classes else ""
     tables = manifest.get("analytic-variance")
-    walk = f"Sampled by default with {defaults['sampler']}, {defaults['steps']} steps, {defaults['spacing']}, variance {defaults['variance']}."
+    variance = f", variance {defaults['variance']}" if defaults["sampler"] == "ddpm" else ""
+    walk = f"Sampled by default with {defaults['sampler']}, {defaults['steps']} steps, {defaults['spacing']}{variance}."
     if tables:
         walk += f"\nIts analytic variance is measured for {', '.join(tables)} steps (`scripts/analytic_variance.py`)."
     return "\n".join(
