@@ -1,8 +1,8 @@
 """Distils a model into one that paints in fewer steps: Progressive Distillation (Salimans & Ho 2022, arXiv 2202.00512).
 
     python scripts/distill.py --teacher models/scenes-32 --teacher-steps 32 --steps 8 \\
-        --data ../runs/scenes-32.npz --out ../runs/scenes-32-quick --images 200000
-    python scripts/distill.py --teacher ../runs/scenes-32-quick/checkpoint.pt --teacher-steps 8 --steps 4 ...
+        --data ../runs/scenes-32.npz --out ../runs/quick-8 --images 100000
+    python scripts/distill.py --teacher ../runs/quick-8/checkpoint.pt --teacher-steps 8 --steps 4 ...
 
 One round. The student starts with the teacher's weights and learns to go in one DDIM step where the teacher goes in
 --teacher-steps / --steps of them; the paper takes two, and four to be done sooner (appendix G). It predicts v, since in
