@@ -82,7 +82,11 @@ def ln(x):
     high += 0x3FF00000 - 0x3FE6A09E
     k = (high >> 20) - 0x3FF
     high = (high & 0x000FFFFF) + 0x3FE6A09E
-    f = struct.unpack(">d", struct.pack(">II", high, low))[0] - 1.0
+    return ln_of_parts(k, struct.unpack(">d", struct.pack(">II", high, low))[0] - 1.0)
+
+
+def ln_of_parts(k, f):
+    """The logarithm of 2^k (1 + f)."""
     half_square = 0.5 * f * f
     s = f / (2.0 + f)
     z = s * s
@@ -125,6 +129,40 @@ def normal(seed, stream, shape):
     count = math.prod(shape)
     values = [quantile(uniform(seed, stream, index)) for index in range(count)]
     return np.array(values, np.float32).reshape(shape)
+
+
+def words(seeds, stream, count):
+    """The first `count` words of a stream under each of `seeds`: uint32 `[seeds, count]`, as `word` gives them."""
+    blocks, seeds = np.arange(-(-count // 4), dtype=np.uint64), np.asarray(seeds, np.uint64)[:, None]
+    mask, half = np.uint64(MASK), np.uint64(32)
+    counter = (blocks & mask, blocks >> half, np.uint64(stream & MASK), np.uint64(stream >> 32))
+    counter = [np.broadcast_to(part, (len(seeds), len(blocks))) for part in counter]
+    return np.stack(philox4x32(counter, (seeds & mask, seeds >> half)), axis=-1).astype(np.uint32).reshape(len(seeds), -1)[:, :count]
+
+
+def lns(x):
+    """`ln` of every number of a float64 array."""
+    high, low = (x.view(np.uint64) >> np.uint64(32)).astype(np.int64), x.view(np.uint64) & np.uint64(MASK)
+    high += 0x3FF00000 - 0x3FE6A09E
+    k = (high >> 20) - 0x3FF
+    high = (high & 0x000FFFFF) + 0x3FE6A09E
+    f = (high.astype(np.uint64) << np.uint64(32) | low).view(np.float64) - 1.0
+    return ln_of_parts(k, f)
+
+
+def normals(seeds, stream, shape):
+    """`normal` of each of `seeds`, f32 `[seeds, *shape]`: the same bits, computed side by side."""
+    u = (words(seeds, stream, math.prod(shape)).astype(np.float64) + 0.5) * 2.0**-32
+    q = u - 0.5
+    r = 0.180625 - q * q
+    values = q * horner(A, r) / horner(B, r)
+    outside = np.abs(q) > 0.425
+    u, q = u[outside], q[outside]
+    r = np.sqrt(-lns(np.where(q < 0.0, u, 1.0 - u)))
+    near, far = r - 1.6, r - 5.0
+    tail = np.where(r <= 5.0, horner(C, near) / horner(D, near), horner(E, far) / horner(F, far))
+    values[outside] = np.where(q < 0.0, -tail, tail)
+    return values.astype(np.float32).reshape(len(seeds), *shape)
 
 
 def of_walk(seed, shape, steps):
