@@ -1,4 +1,6 @@
-"""The model card: README.md of a package, written from its manifest alone."""
+"""The model card: README.md of a package, written from its manifest and, where it was measured, quality.json."""
+
+import json
 
 PREDICTIONS = {"epsilon": "An ε-prediction", "v_prediction": "A v-prediction"}
 
@@ -34,7 +36,33 @@ def history(training):
     ]
 
 
-def trained(manifest):
+def measured(manifest, quality):
+    """What quality.py found, as lines; nothing where it has not been measured."""
+    if quality is None:
+        return []
+    floor, sizes = quality["floor"], (quality["ways"][0]["pictures"], quality["real"]["pictures"])
+    files = {name for name, sha256 in quality["sha256"].items() if manifest["files"].get(name, {}).get("sha256") == sha256}
+    rows = [["real pictures", "", floor]]
+    for way in sorted(quality["ways"], key=lambda way: way["kid"][0]):
+        if way["engine"] == "driftglass":
+            earlier = "" if way["file"] in files else ", before the present one"
+            how = ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps"]))
+            rows.append([how, way["file"] + earlier, way])
+    return [
+        "| painted by | file | KID-Lite0 × 1000 | precision | recall |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {how} | {file} | {1000 * one['kid'][0]:.2f} ± {1000 * one['kid'][1]:.2f} | {one['precision'][0]:.3f} | {one['recall'][0]:.3f} |"
+            for how, file, one in rows
+        ),
+        "",
+        f"{sizes[0]:,} pictures of each against {sizes[1]:,} that training had not seen, with the standard error:",
+        "what this says, and how it was measured, is in [docs/quality.md](../../docs/quality.md).",
+        "",
+    ]
+
+
+def trained(manifest, quality=None):
     """README.md as text for a package of export.py; [training] holds what train.py knows about the network."""
     image, training, licence, defaults = (manifest[key] for key in ("image", "training", "licence", "defaults"))
     classes = manifest.get("classes")
@@ -75,6 +103,7 @@ def trained(manifest):
             "",
             "Errors are against PyTorch in fp32 along the steps of `reference.npz`, by ONNX Runtime.",
             "",
+            *measured(manifest, quality),
             f"Weights: {licence['weights']}. Data: {licence['data']}.",
             "",
         ]
@@ -84,4 +113,6 @@ def trained(manifest):
 def write(folder, manifest):
     """Writes `folder`/README.md of a package of export.py; the card of a converted one tells no precisions and stays."""
     if "training" in manifest:
-        (folder / "README.md").write_text(trained(manifest))
+        quality = folder / "quality.json"
+        found = json.loads(quality.read_text()) if quality.exists() else None
+        (folder / "README.md").write_text(trained(manifest, found))

@@ -1,0 +1,215 @@
+"""Measures what the program paints: KID-Lite0, precision and recall, colours, each with its standard error.
+
+    python scripts/data.py scenes --size 32 --count 10000 --first 1000000 --out ../runs/scenes-32-fresh.npz
+    python scripts/quality.py --package models/scenes-32 --program target/release/driftglass \\
+        --real ../runs/scenes-32-fresh.npz --work ../runs/quality
+
+--real is a data set of pictures that training has not seen, or with --held-out the end of one: its first half is what
+all is measured against, its second half shows what no painter can be better than. As many pictures are painted as the
+first half has, with the same classes. --work keeps pictures and features, so a run goes on where it was stopped.
+Writes quality.json into the package; quality_page.py makes tables, plots and the card of it.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import command_line
+import numpy as np
+
+import data
+import features
+import kid
+import package
+import painting
+from painting import Way
+
+FIRST_SEED = 1_000_000
+
+# What is measured, the most telling first.
+WAYS = [
+    Way("fp16", "ddpm", 50, "fixed-small"),
+    Way("int8", "ddpm", 50, "fixed-small"),
+    Way("fp16", "ddpm", 10, "fixed-small"),
+    Way("int8", "ddpm", 10, "fixed-small"),
+    Way("fp16", "ddpm", 25, "analytic"),
+    Way("fp16", "ddpm", 50, "fixed-small", "pytorch"),
+    Way("fp16", "dpmpp-2m", 10),
+    Way("fp16", "dpmpp-2m", 20),
+    Way("fp16", "ddim", 25),
+    Way("fp16", "ddpm", 50, "analytic"),
+    Way("fp16", "ddpm", 25, "fixed-small"),
+    Way("fp16", "ddpm", 10, "analytic"),
+    Way("fp16", "ddim", 10),
+    Way("fp16", "dpmpp-2m", 15),
+    Way("fp16", "ddim", 50),
+    Way("fp16", "ddpm", 100, "analytic"),
+    Way("fp16", "ddpm", 100, "fixed-small"),
+]
+ROUNDING = 6  # significant digits of a figure
+
+
+class Real:
+    """Pictures that training has not seen: `against` and `floor`, each (pictures, labels), both ordered by class."""
+
+    def __init__(self, path, held_out):
+        pictures, labels, self.classes, _ = data.load(path)
+        pictures, labels = pictures[-held_out:] if held_out else pictures, labels[-held_out:] if held_out else labels
+        half = len(labels) // 2
+        self.against = self.by_class(pictures[:half], labels[:half])
+        self.floor = self.by_class(pictures[half : 2 * half], labels[half : 2 * half])
+
+    def by_class(self, pictures, labels):
+        order = np.argsort(labels, kind="stable")
+        return pictures[order], labels[order]
+
+    def order(self):
+        """What is to be painted: a picture for each one of `against`, of its class."""
+        labels = self.against[1].tolist() if len(self.classes) > 1 else [None] * len(self.against[1])
+        return painting.Order(FIRST_SEED, tuple(labels))
+
+
+class Measured:
+    """Figures of painted pictures against real ones, and the features that they stand on, kept in the folder `keep`."""
+
+    def __init__(self, real, keep):
+        self.keep, self.extractor = keep, None
+        self.real = self.features(real)
+        self.kid, self.manifold = kid.Kid(self.real), kid.Manifold(self.real)
+
+    def features(self, pictures):
+        """Features of pictures, computed once for the same bytes."""
+        kept = self.keep / f"features-{hashlib.sha256(np.ascontiguousarray(pictures)).hexdigest()[:12]}.npy"
+        if not kept.exists():
+            self.extractor = self.extractor or features.Extractor()
+            seen = self.extractor.of(pictures)
+            painting.write_whole(kept, lambda path: np.save(path, seen))
+        return np.load(kept)
+
+    def of(self, pictures):
+        """Every figure by name; `mean` and `deviation` are lists, one per channel."""
+        seen = self.features(pictures)
+        precision, recall = self.manifold.of(seen)
+        mean, deviation = kid.colours(pictures)
+        return {"kid": self.kid.of(seen), "precision": precision, "recall": recall, "mean": mean, "deviation": deviation}
+
+
+# ---- what is written ------------------------------------------------------------------------------------------------
+
+
+def rounded(value):
+    return float(f"{value:.{ROUNDING}g}")
+
+
+def told(figure):
+    """A figure as it is written: [value, standard error], or a list of them."""
+    return [told(one) for one in figure] if isinstance(figure, list) else [rounded(figure.value), rounded(figure.error())]
+
+
+def pair(way, other, measured, painted):
+    """How `way` differs from `other`, which painted the same seeds: figures, and picture by picture where only engine or
+    file differ."""
+    entry = {"way": way.name, "other": other.name}
+    if same_walk(way, other):
+        psnrs, off = kid.psnrs_db(painted[way], painted[other]), np.abs(painted[way].astype(int) - painted[other])
+        entry |= {"same": int((off.max((1, 2, 3)) == 0).sum()), "largest": int(off.max())}
+        entry |= {"psnr-db": told(kid.mean(psnrs)), "psnr-db-least": rounded(psnrs.min())}
+    return entry | {name: told(measured[way][name] - measured[other][name]) for name in ("kid", "precision", "recall")}
+
+
+def same_walk(way, other):
+    return (way.sampler, way.variance, way.steps) == (other.sampler, other.variance, other.steps)
+
+
+def pairs(ways):
+    """Those of `ways` that are worth a comparison, (way, other): the same walk by another engine or with another file,
+    another variance after as many steps, and the analytic one after half as many."""
+    found = []
+    for way in ways:
+        for other in ways:
+            engines = (way.engine, other.engine) == ("driftglass", "pytorch") and way.precision == other.precision
+            files = (way.precision, other.precision) == ("int8", "fp16") and way.engine == other.engine
+            alike = (way.precision, way.sampler, way.engine) == (other.precision, other.sampler, other.engine)
+            variances = (way.variance, other.variance) == ("analytic", "fixed-small") and other.steps in (way.steps, 2 * way.steps)
+            if (engines or files) and same_walk(way, other) or alike and variances:
+                found.append((way, other))
+    return found
+
+
+def milliseconds(program, folder, precision):
+    """The median of a step on one thread, in ms, as the program measures it."""
+    command = [program, "bench", "--model", folder, "--precision", precision, "--threads", 1, "--json"]
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise SystemExit(f"{program}: {run.stderr.strip()}")
+    return rounded(json.loads(run.stdout)["median_ms"])
+
+
+def cpu():
+    """The processor's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def entry(way, figures, count):
+    return {
+        "name": way.name,
+        "engine": way.engine,
+        "file": way.precision,
+        "sampler": way.sampler,
+        "variance": way.variance,
+        "steps": way.steps,
+        "pictures": count,
+    } | {name: told(figure) for name, figure in figures.items()}
+
+
+def main(arguments=None):
+    p = command_line.parser(__doc__)
+    p.add_argument("--package", type=Path, required=True, help="the model's folder, e.g. models/scenes-32")
+    p.add_argument("--program", type=Path, required=True, help="the release binary")
+    p.add_argument("--real", required=True, help="an .npz of data.py with pictures that training has not seen")
+    p.add_argument("--held-out", type=command_line.count, help="of --real only so many at its end (default: all)")
+    p.add_argument("--work", type=Path, required=True, help="folder that keeps pictures and features")
+    p.add_argument("--out", type=Path, help="the file to write (default quality.json of the package)")
+    p.add_argument("--processes", type=command_line.count, default=os.cpu_count(), help="of the program (default: one per core)")
+    names = [way.name for way in WAYS]
+    p.add_argument("--ways", nargs="+", choices=names, metavar="WAY", default=names, help=f"default all: {', '.join(names)}")
+    p.add_argument("--paint", action="store_true", help="paint and go no further")
+    args = p.parse_args(arguments)
+    folder, keep = args.package.resolve(), args.work / args.package.resolve().name
+    manifest, real = package.read_manifest(folder), Real(args.real, args.held_out)
+    ways = [way for way in WAYS if way.name in args.ways]
+    painted = {way: painting.paint(folder, manifest, way, real.order(), keep, args.program, args.processes) for way in ways}
+    if args.paint:
+        return
+    measure = Measured(real.against[0], keep)
+    floor, measured = measure.of(real.floor[0]), {}
+    for way in ways:
+        measured[way] = measure.of(painted[way])
+        figure = measured[way]["kid"].scaled(1000)
+        print(f"{way.name}: KID-Lite0 x 1000 {figure.value:.3f} +- {figure.error():.3f}", flush=True)
+    precisions = sorted({way.precision for way in ways})
+    real_mean, real_deviation = map(told, kid.colours(real.against[0]))
+    told_all = {
+        "model": manifest["name"],
+        "date": datetime.date.today().isoformat(),
+        "sha256": {precision: manifest["files"][precision]["sha256"] for precision in precisions},
+        "real": {"pictures": len(real.against[1]), "mean": real_mean, "deviation": real_deviation},
+        "floor": {"pictures": len(real.floor[1])} | {name: told(figure) for name, figure in floor.items()},
+        "ways": [entry(way, measured[way], len(painted[way])) for way in ways],
+        "pairs": [pair(*both, measured, painted) for both in pairs(ways)],
+        "milliseconds": {precision: milliseconds(args.program, folder, precision) for precision in precisions},
+        "processor": cpu(),
+    }
+    out = args.out or folder / "quality.json"
+    painting.write_whole(out, lambda path: path.write_text(json.dumps(told_all, indent=1) + "\n"))
+    print(f"{out}: {len(ways)} ways to paint, {len(told_all['pairs'])} comparisons")
+
+
+if __name__ == "__main__":
+    main()

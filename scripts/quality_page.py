@@ -1,0 +1,166 @@
+"""Writes what quality.py measured into docs/quality.md, its two plots, and the models' cards.
+
+    python scripts/quality_page.py models/scenes-32
+
+Reads quality.json of each package that is named, and needs none of what was painted.
+"""
+
+import json
+from pathlib import Path
+
+import command_line
+
+import model_card
+import package
+
+HOME = Path(__file__).resolve().parent.parent
+PAGE = HOME / "docs/quality.md"
+SHOWN = {"kid": (2, 1000), "precision": (3, 1), "recall": (3, 1)}  # figures of the tables: digits, factor
+
+
+def read(folder):
+    """quality.json of a package."""
+    path = folder / "quality.json"
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as fault:
+        raise SystemExit(f"{path}: not JSON: {fault}") from None
+
+
+def with_error(figure, digits, factor=1, sign=""):
+    """[value, standard error] as text."""
+    value, error = (factor * part for part in figure)
+    return f"{value:{sign}.{digits}f} ± {error:.{digits}f}"
+
+
+def walk(way):
+    """How a way paints, file aside: "ddpm, analytic, 25 steps"."""
+    return ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps"]))
+
+
+def painter(way):
+    return f"PyTorch, {way['file']} weights" if way["engine"] == "pytorch" else way["file"]
+
+
+def by_walk(ways):
+    """In the order of a reader: by sampler and variance, then file, then steps."""
+    return sorted(ways, key=lambda way: (way["sampler"], way["variance"], way["engine"], way["file"], way["steps"]))
+
+
+def table(head, rows):
+    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def milliseconds(found, way):
+    """ms per picture of a way; None for PyTorch, which is not timed."""
+    return None if way["engine"] == "pytorch" else way["steps"] * found["milliseconds"][way["file"]]
+
+
+def figures(found):
+    """The table of all ways to paint."""
+    rows = [["real pictures", "", "", *(with_error(found["floor"][name], *how) for name, how in SHOWN.items())]]
+    for way in by_walk(found["ways"]):
+        ms = milliseconds(found, way)
+        cells = [with_error(way[name], *how) for name, how in SHOWN.items()]
+        rows.append([walk(way), painter(way), "" if ms is None else f"{ms:.0f}", *cells])
+    return table(["painted by", "file", "ms a picture", "KID-Lite0 × 1000", "precision", "recall"], rows)
+
+
+def comparisons(found):
+    """The table of pairs of ways that painted the same seeds."""
+    ways, rows = {way["name"]: way for way in found["ways"]}, []
+    for pair in found["pairs"]:
+        way, other = ways[pair["way"]], ways[pair["other"]]
+        same_walk = walk(way) == walk(other)
+        left, right = (painter(one) if same_walk else walk(one) for one in (way, other))
+        differences = [with_error(pair[name], *how, sign="+") for name, how in SHOWN.items()]
+        psnr = f"{with_error(pair['psnr-db'], 1)} ({pair['psnr-db-least']:.1f})" if "psnr-db" in pair else ""
+        rows.append([f"{left} − {right}", walk(way) if same_walk else painter(way), *differences, psnr])
+    return table(["difference", "of", "KID-Lite0 × 1000", "precision", "recall", "PSNR, mean (least), dB"], rows)
+
+
+def colours(found):
+    """The table of means and deviations of the channels."""
+    rows = [["real pictures", "", *channels(found["real"])]]
+    for way in by_walk(found["ways"]):
+        rows.append([walk(way), painter(way), *channels(way)])
+    names = ["red", "green", "blue"] if len(found["real"]["mean"]) == 3 else ["grey"]
+    return table(["painted by", "file", *(f"{name}: mean" for name in names), *(f"{name}: deviation" for name in names)], rows)
+
+
+def channels(entry):
+    return [with_error(figure, 1) for figure in [*entry["mean"], *entry["deviation"]]]
+
+
+def section(found):
+    """All tables of one model, as lines."""
+    each = found["ways"][0]["pictures"]
+    shas = ", ".join(f"{name} `{sha[:12]}`" for name, sha in found["sha256"].items())
+    return [
+        f"{each:,} pictures of each way to paint against {found['real']['pictures']:,} real ones, {found['date']}; files {shas}.",
+        f"Milliseconds: steps times the median step of `driftglass bench --threads 1`, {found['processor']}.",
+        "",
+        *figures(found),
+        *comparisons(found),
+        *colours(found),
+    ]
+
+
+def replaced(text, name, lines):
+    """`text` with what stands between the markers of the model `name` replaced."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if begin not in text or end not in text:
+        raise SystemExit(f"{PAGE}: expected {begin} and {end}")
+    before, after = text.split(begin, 1)[0], text.split(end, 1)[1]
+    return before + begin + "\n" + "\n".join(lines).rstrip("\n") + "\n" + end + after
+
+
+# ---- plots ----------------------------------------------------------------------------------------------------------
+
+
+def plot(found, path, label, position):
+    """KID-Lite0 over `position(way)`, one line per file and sampler, both axes logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot, ticker
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    lines = {}
+    for way in by_walk(found["ways"]):
+        if way["engine"] != "pytorch":
+            lines.setdefault((way["file"], way["sampler"], way["variance"]), []).append(way)
+    for marker, ((file, sampler, variance), ways) in zip("osD^vP*X", lines.items()):
+        x, y = [position(way) for way in ways], [1000 * way["kid"][0] for way in ways]
+        errors, style = [1000 * way["kid"][1] for way in ways], "--" if file == "int8" else "-"
+        axes.errorbar(x, y, errors, marker=marker, linestyle=style, capsize=3, label=" ".join(filter(None, [sampler, variance, file])))
+    axes.axhspan(0, 1000 * sum(found["floor"]["kid"]), color="0.85", label="real pictures, + one standard error")
+    axes.set(xscale="log", yscale="log", xlabel=label, ylabel="KID-Lite0 × 1000, lower is better", title=found["model"])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(ticker.ScalarFormatter())
+        axis.set_minor_formatter(ticker.NullFormatter())
+    ticks = sorted({float(f"{position(way):.2g}") for ways in lines.values() for way in ways})
+    axes.set_xticks([tick for index, tick in enumerate(ticks) if index == 0 or tick / ticks[index - 1] > 1.15])
+    axes.grid(True, which="both", alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def main(arguments=None):
+    p = command_line.parser(__doc__)
+    p.add_argument("packages", type=Path, nargs="+", help="folders with a quality.json")
+    args = p.parse_args(arguments)
+    for folder in args.packages:
+        folder = folder.resolve()
+        found = read(folder)
+        PAGE.write_text(replaced(PAGE.read_text(), folder.name, section(found)))
+        plot(found, PAGE.parent / f"quality-{folder.name}-steps.png", "kept steps", lambda way: way["steps"])
+        timed = f"ms per picture on one core: {found['processor']}"
+        plot(found, PAGE.parent / f"quality-{folder.name}-time.png", timed, lambda way, found=found: milliseconds(found, way))
+        model_card.write(folder, package.read_manifest(folder))
+
+
+if __name__ == "__main__":
+    main()
