@@ -1,4 +1,4 @@
-"""The model card: README.md of a package, written from its manifest and, where it was measured, quality.json."""
+"""The model card: README.md of a package, written from its manifest and what quality.py and neighbours.py left beside it."""
 
 import json
 
@@ -62,7 +62,23 @@ def measured(manifest, quality):
     ]
 
 
-def trained(manifest, quality=None):
+def neighbours(found):
+    """What neighbours.py found, as lines; nothing where nobody has looked."""
+    if found is None:
+        return []
+    painted, real = (f"{found[name]['levels'][0]:.1f} ± {found[name]['levels'][1]:.1f}" for name in ("painted", "real"))
+    return [
+        "![nearest neighbours](neighbours.png)",
+        "",
+        f"Above: painted, two of each class, the first seeds. Below each: the nearest of the {found['training']:,} training pictures in",
+        "pixels, and the nearest in features of the hundred nearest in pixels. On average over",
+        f"{found['painted']['pictures']:,} painted pictures the nearest training picture is {painted} levels of 255 away (root mean square), and from",
+        f"{found['real']['pictures']:,} real pictures that training had not seen {real}: a model that recites would be nearer.",
+        "",
+    ]
+
+
+def trained(manifest, quality=None, nearest=None):
     """README.md as text for a package of export.py; [training] holds what train.py knows about the network."""
     image, training, licence, defaults = (manifest[key] for key in ("image", "training", "licence", "defaults"))
     classes = manifest.get("classes")
@@ -104,6 +120,7 @@ def trained(manifest, quality=None):
             "Errors are against PyTorch in fp32 along the steps of `reference.npz`, by ONNX Runtime.",
             "",
             *measured(manifest, quality),
+            *neighbours(nearest),
             f"Weights: {licence['weights']}. Data: {licence['data']}.",
             "",
         ]
@@ -113,6 +130,6 @@ def trained(manifest, quality=None):
 def write(folder, manifest):
     """Writes `folder`/README.md of a package of export.py; the card of a converted one tells no precisions and stays."""
     if "training" in manifest:
-        quality = folder / "quality.json"
-        found = json.loads(quality.read_text()) if quality.exists() else None
-        (folder / "README.md").write_text(trained(manifest, found))
+        beside = [folder / name for name in ("quality.json", "neighbours.json")]
+        found = [json.loads(path.read_text()) if path.exists() else None for path in beside]
+        (folder / "README.md").write_text(trained(manifest, *found))

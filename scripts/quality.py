@@ -32,20 +32,21 @@ FIRST_SEED = 1_000_000
 
 # What is measured, the most telling first.
 WAYS = [
-    Way("fp16", "ddpm", 50, "fixed-small"),
-    Way("int8", "ddpm", 50, "fixed-small"),
     Way("fp16", "ddpm", 10, "fixed-small"),
+    Way("fp16", "ddpm", 10, "fixed-small", "pytorch"),
     Way("int8", "ddpm", 10, "fixed-small"),
+    Way("fp16", "ddpm", 50, "fixed-small"),
     Way("fp16", "ddpm", 25, "analytic"),
-    Way("fp16", "ddpm", 50, "fixed-small", "pytorch"),
+    Way("int8", "ddpm", 50, "fixed-small"),
     Way("fp16", "dpmpp-2m", 10),
+    Way("fp16", "ddim", 10),
+    Way("fp16", "ddpm", 10, "analytic"),
+    Way("fp16", "ddpm", 50, "analytic"),
     Way("fp16", "dpmpp-2m", 20),
     Way("fp16", "ddim", 25),
-    Way("fp16", "ddpm", 50, "analytic"),
     Way("fp16", "ddpm", 25, "fixed-small"),
-    Way("fp16", "ddpm", 10, "analytic"),
-    Way("fp16", "ddim", 10),
     Way("fp16", "dpmpp-2m", 15),
+    Way("fp16", "ddpm", 50, "fixed-small", "pytorch"),
     Way("fp16", "ddim", 50),
     Way("fp16", "ddpm", 100, "analytic"),
     Way("fp16", "ddpm", 100, "fixed-small"),
@@ -128,16 +129,18 @@ def same_walk(way, other):
 def pairs(ways):
     """Those of `ways` that are worth a comparison, (way, other): the same walk by another engine or with another file,
     another variance after as many steps, and the analytic one after half as many."""
-    found = []
+    engines, files, variances = [], [], []
     for way in ways:
         for other in ways:
-            engines = (way.engine, other.engine) == ("driftglass", "pytorch") and way.precision == other.precision
-            files = (way.precision, other.precision) == ("int8", "fp16") and way.engine == other.engine
-            alike = (way.precision, way.sampler, way.engine) == (other.precision, other.sampler, other.engine)
-            variances = (way.variance, other.variance) == ("analytic", "fixed-small") and other.steps in (way.steps, 2 * way.steps)
-            if (engines or files) and same_walk(way, other) or alike and variances:
-                found.append((way, other))
-    return found
+            same_engine, same_file = way.engine == other.engine, way.precision == other.precision
+            if same_walk(way, other) and same_file and (way.engine, other.engine) == ("driftglass", "pytorch"):
+                engines.append((way, other))
+            if same_walk(way, other) and same_engine and (way.precision, other.precision) == ("int8", "fp16"):
+                files.append((way, other))
+            same_steps = way.sampler == other.sampler and other.steps in (way.steps, 2 * way.steps)
+            if same_engine and same_file and same_steps and (way.variance, other.variance) == ("analytic", "fixed-small"):
+                variances.append((way, other))
+    return engines + files + variances
 
 
 def milliseconds(program, folder, precision):
@@ -168,21 +171,37 @@ def entry(way, figures, count):
     } | {name: told(figure) for name, figure in figures.items()}
 
 
-def main(arguments=None):
-    p = command_line.parser(__doc__)
+def add_arguments(p):
+    """What whoever paints a package's pictures beside real ones has to be told."""
     p.add_argument("--package", type=Path, required=True, help="the model's folder, e.g. models/scenes-32")
     p.add_argument("--program", type=Path, required=True, help="the release binary")
     p.add_argument("--real", required=True, help="an .npz of data.py with pictures that training has not seen")
     p.add_argument("--held-out", type=command_line.count, help="of --real only so many at its end (default: all)")
     p.add_argument("--work", type=Path, required=True, help="folder that keeps pictures and features")
-    p.add_argument("--out", type=Path, help="the file to write (default quality.json of the package)")
     p.add_argument("--processes", type=command_line.count, default=os.cpu_count(), help="of the program (default: one per core)")
+
+
+def opened(args):
+    """(folder, manifest, Real, the folder that keeps what is painted) of `add_arguments`."""
+    folder = args.package.resolve()
+    return folder, package.read_manifest(folder), Real(args.real, args.held_out), args.work / folder.name
+
+
+def own_way(manifest):
+    """How the model paints when nothing is said."""
+    own = manifest["defaults"]
+    return Way(own["precision"], own["sampler"], own["steps"], own["variance"] if own["sampler"] == "ddpm" else "")
+
+
+def main(arguments=None):
+    p = command_line.parser(__doc__)
+    add_arguments(p)
+    p.add_argument("--out", type=Path, help="the file to write (default quality.json of the package)")
     names = [way.name for way in WAYS]
     p.add_argument("--ways", nargs="+", choices=names, metavar="WAY", default=names, help=f"default all: {', '.join(names)}")
     p.add_argument("--paint", action="store_true", help="paint and go no further")
     args = p.parse_args(arguments)
-    folder, keep = args.package.resolve(), args.work / args.package.resolve().name
-    manifest, real = package.read_manifest(folder), Real(args.real, args.held_out)
+    folder, manifest, real, keep = opened(args)
     ways = [way for way in WAYS if way.name in args.ways]
     painted = {way: painting.paint(folder, manifest, way, real.order(), keep, args.program, args.processes) for way in ways}
     if args.paint:

@@ -137,7 +137,7 @@ def plot(found, path, label, position):
     axes.axhspan(0, 1000 * sum(found["floor"]["kid"]), color="0.85", label="real pictures, + one standard error")
     axes.set(xscale="log", yscale="log", xlabel=label, ylabel="KID-Lite0 × 1000, lower is better", title=found["model"])
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(ticker.ScalarFormatter())
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(ticker.NullFormatter())
     ticks = sorted({float(f"{position(way):.2g}") for ways in lines.values() for way in ways})
     axes.set_xticks([tick for index, tick in enumerate(ticks) if index == 0 or tick / ticks[index - 1] > 1.15])

@@ -16,7 +16,7 @@ from needs import EVERYTHING, SCRIPTS, needs
 
 import command_line
 
-COMMANDS = ("data", "procedural", "train", "export", "quantize", "quality", "quality_page", "from_diffusers", "golden", "foreign", "spellings")
+COMMANDS = ("data", "procedural", "train", "export", "quantize", "quality", "quality_page", "neighbours", "from_diffusers", "golden", "foreign", "spellings")
 
 
 class Sentences(unittest.TestCase):

@@ -16,7 +16,7 @@ def normal(seed, count, shift=0.0):
 
 
 def kid_by_definition(x, y):
-    """Binkowski et al. 2018, equation 4, pair by pair."""
+    """Bińkowski et al. 2018, equation 4, pair by pair."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     n, m = len(x), len(y)
     own = [(kid.kernel(one, one).sum() - kid.kernel(one, one).trace()) / (len(one) * (len(one) - 1)) for one in (x, y)]
@@ -24,7 +24,7 @@ def kid_by_definition(x, y):
 
 
 def covered_by_definition(x, y):
-    """Kynkaanniemi et al. 2019, equation 1."""
+    """Kynkäänniemi et al. 2019, equation 1."""
     distances = np.sqrt(np.square(y[:, None].astype(np.float64) - y).sum(2))
     radii = np.sort(distances, 1)[:, kid.NEIGHBOURS]  # the first is the point itself
     return (np.sqrt(np.square(x[:, None].astype(np.float64) - y).sum(2)) <= radii).any(1).mean()

@@ -18,6 +18,7 @@ from PIL import Image
 import data
 import features
 import kid
+import neighbours
 import package
 import painting
 import quality
@@ -215,6 +216,34 @@ class Quality(Case):
         self.page.write_text("nothing")
         with self.assertRaisesRegex(SystemExit, "expected <!-- small: begin -->"):
             quality_page.main([str(self.package)])
+
+    def test_what_was_recited_is_found(self):
+        self.manifest["defaults"] |= {"precision": "fp16", "variance": "fixed-small"}
+        package.write_manifest(self.package, self.manifest)
+        options = {"--package": self.package, "--program": self.program, "--real": self.real, "--work": self.folder / "kept"}
+        words = [str(word) for pair in options.items() for word in pair]
+        painted = self.paint(quality.own_way(self.manifest), quality.Real(self.real, None).order())
+        recited = self.folder / "recited.npz"
+        data.save(recited, painted[::-1], [0] * len(painted), ["any"], "CC0-1.0")
+        neighbours.main([*words, "--data", str(recited)])
+        found = json.loads((self.package / "neighbours.json").read_text())
+        self.assertEqual(found["painted"], {"pictures": 120, "levels": [0, 0]})
+        self.assertGreater(found["real"]["levels"][0], 1)
+        with Image.open(self.package / "neighbours.png") as image:
+            sheet = np.asarray(image)
+        self.assertEqual(sheet.shape, (3 * 18 + 2, 16 * 18 + 2, 3))
+        np.testing.assert_array_equal(sheet[2:18], sheet[20:36])
+        np.testing.assert_array_equal(sheet[2:18], sheet[38:54])
+        self.assertIn("nearest of the 120 training pictures", (self.package / "README.md").read_text())
+
+    def test_the_nearest_are_those_of_all_pairs_and_in_order(self):
+        rng = np.random.default_rng(0)
+        pictures, training = rng.integers(0, 256, (5, 4, 4, 3), np.uint8), rng.integers(0, 256, (90, 4, 4, 3), np.uint8)
+        with mock.patch.object(neighbours, "CHUNK", 40):
+            indices, levels = neighbours.nearest(pictures, training, 7)
+        differences = np.sqrt(np.square(pictures[:, None].astype(float) - training).mean((2, 3, 4)))
+        np.testing.assert_array_equal(indices, differences.argsort(1)[:, :7])
+        np.testing.assert_allclose(levels, np.sort(differences, 1)[:, :7], rtol=1e-4)
 
 
 if __name__ == "__main__":
