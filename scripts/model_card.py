@@ -36,6 +36,12 @@ def history(training):
     ]
 
 
+def figures(one):
+    """The cells of one way to paint."""
+    kid, error = (1000 * part for part in one["kid"])
+    return f"{kid:.2f} ± {error:.2f} | {one['precision'][0]:.3f} | {one['recall'][0]:.3f}"
+
+
 def measured(manifest, quality):
     """What quality.py found, as lines; nothing where it has not been measured."""
     if quality is None:
@@ -51,10 +57,7 @@ def measured(manifest, quality):
     return [
         "| painted by | file | KID-Lite0 × 1000 | precision | recall |",
         "|---|---|---|---|---|",
-        *(
-            f"| {how} | {file} | {1000 * one['kid'][0]:.2f} ± {1000 * one['kid'][1]:.2f} | {one['precision'][0]:.3f} | {one['recall'][0]:.3f} |"
-            for how, file, one in rows
-        ),
+        *(f"| {how} | {file} | {figures(one)} |" for how, file, one in rows),
         "",
         f"{sizes[0]:,} pictures of each against {sizes[1]:,} that training had not seen, with the standard error:",
         "what this says, and how it was measured, is in [docs/quality.md](../../docs/quality.md).",
@@ -70,10 +73,11 @@ def neighbours(found):
     return [
         "![nearest neighbours](neighbours.png)",
         "",
-        f"Above: painted, two of each class, the first seeds. Below each: the nearest of the {found['training']:,} training pictures in",
-        "pixels, and the nearest in features of the hundred nearest in pixels. On average over",
-        f"{found['painted']['pictures']:,} painted pictures the nearest training picture is {painted} levels of 255 away (root mean square), and from",
-        f"{found['real']['pictures']:,} real pictures that training had not seen {real}: a model that recites would be nearer.",
+        "Above: painted, two of each class, the first seeds. Below each: the nearest training picture in pixels, and the",
+        f"nearest in features of the hundred nearest in pixels; there are {found['training']:,} of them. On average over",
+        f"{found['painted']['pictures']:,} painted pictures the nearest one is {painted} levels of 255 away (root mean",
+        f"square), and over {found['real']['pictures']:,} real pictures that training had not seen {real}:",
+        "a model that recites would be nearer.",
         "",
     ]
 

@@ -34,7 +34,7 @@ def to_rows(pictures):
 
 
 def nearest(pictures, training, count):
-    """The `count` nearest training pictures of each, nearest first: indices and root mean square differences in levels."""
+    """The `count` nearest training pictures of each, nearest first: indices and root mean square differences, levels."""
     rows = to_rows(pictures)
     indices, squares = np.empty((len(rows), 0), int), np.empty((len(rows), 0), np.float32)
     for first in range(0, len(training), CHUNK):
@@ -84,7 +84,8 @@ def main(arguments=None):
     contact_sheet(np.concatenate(rows), columns=len(shown), scale=2).save(folder / "neighbours.png", optimize=True)
     (folder / "neighbours.json").write_text(json.dumps(told, indent=1) + "\n")
     model_card.write(folder, manifest)
-    print(f"nearest of {len(training)} training pictures: {told['painted']['levels']} levels from painted, {told['real']['levels']} from real ones")
+    print(f"nearest of {len(training)} training pictures: {told['painted']['levels'][0]} levels from painted ones,")
+    print(f"{told['real']['levels'][0]} from real ones")
 
 
 if __name__ == "__main__":

@@ -137,7 +137,8 @@ def words(seeds, stream, count):
     mask, half = np.uint64(MASK), np.uint64(32)
     counter = (blocks & mask, blocks >> half, np.uint64(stream & MASK), np.uint64(stream >> 32))
     counter = [np.broadcast_to(part, (len(seeds), len(blocks))) for part in counter]
-    return np.stack(philox4x32(counter, (seeds & mask, seeds >> half)), axis=-1).astype(np.uint32).reshape(len(seeds), -1)[:, :count]
+    found = np.stack(philox4x32(counter, (seeds & mask, seeds >> half)), axis=-1)
+    return found.astype(np.uint32).reshape(len(seeds), -1)[:, :count]
 
 
 def lns(x):

@@ -133,7 +133,8 @@ def plot(found, path, label, position):
     for marker, ((file, sampler, variance), ways) in zip("osD^vP*X", lines.items()):
         x, y = [position(way) for way in ways], [1000 * way["kid"][0] for way in ways]
         errors, style = [1000 * way["kid"][1] for way in ways], "--" if file == "int8" else "-"
-        axes.errorbar(x, y, errors, marker=marker, linestyle=style, capsize=3, label=" ".join(filter(None, [sampler, variance, file])))
+        name = " ".join(filter(None, [sampler, variance, file]))
+        axes.errorbar(x, y, errors, marker=marker, linestyle=style, capsize=3, label=name)
     axes.axhspan(0, 1000 * sum(found["floor"]["kid"]), color="0.85", label="real pictures, + one standard error")
     axes.set(xscale="log", yscale="log", xlabel=label, ylabel="KID-Lite0 × 1000, lower is better", title=found["model"])
     for axis in (axes.xaxis, axes.yaxis):

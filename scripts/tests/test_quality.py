@@ -109,7 +109,11 @@ class Painting(Case):
         self.assertFalse(list((self.folder / "kept").glob("*.parts")))
 
     def test_a_picture_of_another_recipe_is_refused(self):
-        lies = [({"steps": 11}, "asked for steps 10, and its recipe says 11"), ({"sha256": "0"}, "asked for sha256"), ({"seed": 1}, "seed")]
+        lies = [
+            ({"steps": 11}, "asked for steps 10, and its recipe says 11"),
+            ({"sha256": "0"}, "asked for sha256"),
+            ({"seed": 1}, "seed"),
+        ]
         for lie, sentence in lies:
             with mock.patch.dict(os.environ, {"LIES": json.dumps(lie)}), self.assertRaisesRegex(SystemExit, sentence):
                 self.paint(Way("fp16", "ddim", 10), Order(5, (0,)))
@@ -177,7 +181,8 @@ class Quality(Case):
         self.assertTrue(all(len(one["mean"]) == 3 and one["kid"][1] > 0 for one in [found["floor"], *found["ways"]]))
         quality_page.main([str(self.package)])
         text = self.page.read_text()
-        self.assertTrue(text.startswith("Before.\n<!-- small: begin -->\n120 pictures of each way") and text.endswith("<!-- small: end -->\nAfter.\n"))
+        self.assertTrue(text.startswith("Before.\n<!-- small: begin -->\n120 pictures of each way"))
+        self.assertTrue(text.endswith("<!-- small: end -->\nAfter.\n"))
         self.assertNotIn("old", text)
         self.assertIn("| ddim, 10 steps | fp16 | 25 |", text)
         self.assertIn("| int8 − fp16 | ddpm, fixed-small, 50 steps |", text)
@@ -234,7 +239,7 @@ class Quality(Case):
         self.assertEqual(sheet.shape, (3 * 18 + 2, 16 * 18 + 2, 3))
         np.testing.assert_array_equal(sheet[2:18], sheet[20:36])
         np.testing.assert_array_equal(sheet[2:18], sheet[38:54])
-        self.assertIn("nearest of the 120 training pictures", (self.package / "README.md").read_text())
+        self.assertIn("there are 120 of them", (self.package / "README.md").read_text())
 
     def test_the_nearest_are_those_of_all_pairs_and_in_order(self):
         rng = np.random.default_rng(0)
