@@ -15,6 +15,7 @@ import package
 
 HOME = Path(__file__).resolve().parent.parent
 PAGE = HOME / "docs/quality.md"
+INT8_MOST = {50: 1, 10: 2}  # KID-Lite0 x 1000 that int8 may cost after so many steps
 SHOWN = {"kid": (2, 1000), "precision": (3, 1), "recall": (3, 1)}  # figures of the tables: digits, factor
 
 
@@ -79,6 +80,26 @@ def comparisons(found):
     return table(["difference", "of", "KID-Lite0 × 1000", "precision", "recall", "PSNR, mean (least), dB"], rows)
 
 
+def bars(found):
+    """What was asked of the program, and whether it holds: a table of the pairs that a bar is set for."""
+    ways, rows = {way["name"]: way for way in found["ways"]}, []
+    for pair in found["pairs"]:
+        way, other = ways[pair["way"]], ways[pair["other"]]
+        off, kid = 1000 * pair["kid"][0], with_error(pair["kid"], *SHOWN["kid"], sign="+")
+        if other["engine"] == "pytorch":
+            most = 2000 * other["kid"][1]
+            rows.append([f"PyTorch's pictures, {walk(way)}: KID within two standard errors, {most:.2f}", kid, abs(off) <= most])
+        elif way["file"] != other["file"] and way["steps"] in INT8_MOST:
+            most = INT8_MOST[way["steps"]]
+            rows.append([f"{way['file']} − {other['file']}, {walk(way)}: KID × 1000 at most {most} more", kid, off <= most])
+            if way["steps"] == 50:
+                psnr = with_error(pair["psnr-db"], 1)
+                rows.append([f"{way['file']} − {other['file']}, {walk(way)}: PSNR at least 30 dB", psnr, pair["psnr-db"][0] >= 30])
+        elif (way["steps"], other["steps"]) == (25, 50):
+            rows.append([f"{walk(way)}: lower KID than {walk(other)}", kid, off < 0])
+    return table(["bar", "measured", "holds"], [[*cells, "yes" if holds else "no"] for *cells, holds in rows]) if rows else []
+
+
 def colours(found):
     """The table of means and deviations of the channels."""
     rows = [["real pictures", "", *channels(found["real"])]]
@@ -102,6 +123,7 @@ def section(found):
         "",
         *figures(found),
         *comparisons(found),
+        *bars(found),
         *colours(found),
     ]
 

@@ -160,7 +160,7 @@ class Quality(Case):
         self.ways = [Way("fp16", "ddpm", 50, "fixed-small"), Way("int8", "ddpm", 50, "fixed-small"), Way("fp16", "ddim", 10)]
         self.page = self.folder / "docs" / "quality.md"
         self.page.parent.mkdir()
-        self.page.write_text("Before.\n<!-- small: begin -->\nold\n<!-- small: end -->\nAfter.\n")
+        self.page.write_text("Before.\n<!-- small: begin -->\nan earlier table\n<!-- small: end -->\nAfter.\n")
         page = mock.patch.object(quality_page, "PAGE", self.page)
         page.start()
         self.addCleanup(page.stop)
@@ -183,15 +183,31 @@ class Quality(Case):
         text = self.page.read_text()
         self.assertTrue(text.startswith("Before.\n<!-- small: begin -->\n120 pictures of each way"))
         self.assertTrue(text.endswith("<!-- small: end -->\nAfter.\n"))
-        self.assertNotIn("old", text)
+        self.assertNotIn("an earlier table", text)
         self.assertIn("| ddim, 10 steps | fp16 | 25 |", text)
         self.assertIn("| int8 − fp16 | ddpm, fixed-small, 50 steps |", text)
+        self.assertIn("| int8 − fp16, ddpm, fixed-small, 50 steps: PSNR at least 30 dB |", text)
         for plot in ("steps", "time"):
             with Image.open(self.page.parent / f"quality-small-{plot}.png") as image:
                 self.assertEqual(image.size, (800, 500))
         card = (self.package / "README.md").read_text()
         self.assertIn("| ddim, 10 steps | fp16 |", card)
         self.assertNotIn("before the present one", card)
+
+    def test_a_bar_holds_or_does_not(self):
+        ways = [*self.ways[:2], Way("fp16", "ddpm", 50, "fixed-small", "pytorch"), Way("fp16", "ddpm", 25, "analytic")]
+        figures = {name: kid.Figure(0.01, np.linspace(0.009, 0.011, kid.GROUPS)) for name in ("kid", "precision", "recall")}
+        found = {"ways": [quality.entry(way, figures, 120) for way in ways], "pairs": []}
+        error = found["ways"][0]["kid"][1]
+        for way, other in quality.pairs(ways):
+            found["pairs"].append({"way": way.name, "other": other.name, "kid": [0.0011, 0], "psnr-db": [31, 0.1]})
+        holds = [line.split(" | ")[-1] for line in quality_page.bars(found)[2:-1]]
+        self.assertGreater(2 * error, 0.0011)
+        self.assertEqual(holds, ["yes |", "no |", "yes |", "no |"])
+        for pair in found["pairs"]:
+            pair |= {"kid": [-0.5, 0], "psnr-db": [29, 0.1]}
+        holds = [line.split(" | ")[-1] for line in quality_page.bars(found)[2:-1]]
+        self.assertEqual(holds, ["no |", "yes |", "no |", "yes |"])
 
     def test_the_card_says_which_file_has_changed_since(self):
         self.measure()
