@@ -140,7 +140,7 @@ class Program:
 
 
 class PyTorch:
-    """The same weights as PyTorch's network, in fp32, walked by the formulas of published.py in float32."""
+    """The same numbers as PyTorch's network, in fp32, walked by the formulas of published.py in float32."""
 
     def __init__(self, folder, manifest, way):
         import torch
@@ -149,6 +149,8 @@ class PyTorch:
 
         assert way.variance != "analytic" and way.sampler != "dpmpp-2m", f"{way.name}: diffusion.py does not walk it"
         self.torch, self.network = torch, weights.load(folder, way.precision)[0]
+        omega = self.network.time.omega
+        omega.copy_(weights.frequencies(folder / manifest["files"][way.precision]["file"], len(omega)))
         image, defaults = manifest["image"], manifest["defaults"] | {"sampler": way.sampler, "variance": way.variance}
         self.shape = (image["channels"], image["height"], image["width"])
         self.kept = diffusion.timesteps(way.steps, manifest["diffusion"], defaults)

@@ -9,6 +9,7 @@ from needs import EXPORT, demand
 demand(EXPORT)
 
 import onnx
+import torch
 
 import package
 import weights
@@ -25,6 +26,13 @@ class Weights(unittest.TestCase):
         x = reference["start"]
         off = abs(predict(x, int(reference["timesteps"][0]), label) - reference["epsilon"][0]).max()
         self.assertLess(off, 2 * manifest["files"]["fp16"]["max-error"])
+
+    def test_frequencies_are_those_of_the_file_and_nearly_the_networks_own(self):
+        network, manifest = weights.load(SCENES)
+        path = SCENES / manifest["files"]["fp16"]["file"]
+        torch.testing.assert_close(weights.frequencies(path, 16), network.time.omega, rtol=1e-3, atol=0)
+        with self.assertRaisesRegex(SystemExit, "expected one row of 15 frequencies, found 0"):
+            weights.frequencies(path, 15)
 
     def test_a_file_of_another_network_is_named(self):
         network, _ = weights.load(SCENES)
