@@ -1,7 +1,9 @@
 """How far painted pictures are from real ones, each figure with its standard error.
 
 KID (Bińkowski et al. 2018, arXiv 1801.01401): the squared maximum mean discrepancy of features under the kernel
-(x.y / d + 1)^3, without bias: 0 on average where both come from one source. Precision and recall (Kynkäänniemi et al.
+(x.y / d + 1)^3, without bias: 0 on average where both are independent draws of one source. Where both have the very
+same classes it lies a little below, for a pair of one class is rarer within a set than between two; a floor measured
+with the same classes says by how much. Precision and recall (Kynkäänniemi et al.
 2019, arXiv 1904.06991): the share of painted pictures that lie among the real ones, and of real among the painted.
 
 Standard errors are a grouped jackknife's (Efron & Stein 1981): both sets are dealt into GROUPS groups, every figure is

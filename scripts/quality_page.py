@@ -141,24 +141,24 @@ def replaced(text, name, lines):
 
 
 def plot(found, path, label, position):
-    """KID-Lite0 over `position(way)`, one line per file and sampler, both axes logarithmic."""
+    """KID-Lite0 above the floor over `position(way)`, one line per file and sampler, both axes logarithmic."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(8, 5))
-    lines = {}
+    lines, (floor, floor_error) = {}, found["floor"]["kid"]
     for way in by_walk(found["ways"]):
         if way["engine"] != "pytorch":
             lines.setdefault((way["file"], way["sampler"], way["variance"]), []).append(way)
     for marker, ((file, sampler, variance), ways) in zip("osD^vP*X", lines.items()):
-        x, y = [position(way) for way in ways], [1000 * way["kid"][0] for way in ways]
+        x, y = [position(way) for way in ways], [1000 * (way["kid"][0] - floor) for way in ways]
         errors, style = [1000 * way["kid"][1] for way in ways], "--" if file == "int8" else "-"
         name = " ".join(filter(None, [sampler, variance, file]))
         axes.errorbar(x, y, errors, marker=marker, linestyle=style, capsize=3, label=name)
-    axes.axhspan(0, 1000 * sum(found["floor"]["kid"]), color="0.85", label="real pictures, + one standard error")
-    axes.set(xscale="log", yscale="log", xlabel=label, ylabel="KID-Lite0 × 1000, lower is better", title=found["model"])
+    axes.axhspan(0, 1000 * floor_error, color="0.85", label="real pictures, one standard error")
+    axes.set(xscale="log", yscale="log", xlabel=label, ylabel="KID-Lite0 × 1000 above that of real pictures", title=found["model"])
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(ticker.NullFormatter())
