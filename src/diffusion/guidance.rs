@@ -48,7 +48,7 @@ pub struct Guided<'a> {
     denoiser: &'a mut dyn Denoiser,
     weight: f64,
     null: Conditioning,
-    /// The answer for no class, like `out`.
+    /// The answer for no class, like x.
     unconditional: Array4<f32>,
 }
 
