@@ -23,7 +23,7 @@ import command_line
 import debian
 
 CACHE = Path("target/arm")
-# So that it does not grow unseen. The aim is 25 MB, and the models inside are 6 of them.
+# So that it does not grow unseen; the models inside are 6 of them.
 SIZE_MAX = 25_000_000
 AARCH64 = 183
 # Masks and bits of the instructions, from the Arm architecture reference manual (DDI 0487), C7.2.
