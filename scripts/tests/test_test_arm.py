@@ -3,6 +3,8 @@
     python -m unittest discover -s scripts/tests
 """
 
+import shutil
+import subprocess
 import unittest
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -33,6 +35,19 @@ class Plan(unittest.TestCase):
             module, test = path.split("::")
             text = (SCRIPTS.parent / f"tests/it/{module}.rs").read_text()
             self.assertIn(f"#[test]\nfn {test}()", text, path)
+
+
+@unittest.skipIf(shutil.which("cargo") is None, "not installed: cargo")
+class Crates(unittest.TestCase):
+    def test_tests_and_program_are_built_of_the_same_crates(self):
+        """A feature more that a test asks for would build all that stands on it twice, the program included."""
+
+        def crates(edges):
+            command = ("cargo", "tree", "--locked", "--edges", edges, "--prefix", "none", "--format", "{p} {f}", "--target")
+            tree = subprocess.run((*command, "aarch64-unknown-linux-gnu"), cwd=SCRIPTS.parent, capture_output=True, text=True, check=True)
+            return {line.removesuffix(" (*)") for line in tree.stdout.splitlines()}
+
+        self.assertEqual(crates("normal,build") - crates("normal,build,dev"), set())
 
 
 class Passed(unittest.TestCase):
