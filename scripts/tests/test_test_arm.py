@@ -26,6 +26,10 @@ class Plan(unittest.TestCase):
             expected = ["kernels", "noise and schedules"]
             self.assertEqual(names, expected + pictures * (core in ("cortex-a53", "max")), core)
 
+    def test_a_model_that_is_not_in_the_program_is_checked_where_it_lies(self):
+        checks = [arguments for _, program, arguments in test_arm.plan("max", False, ["a"]) if program == "driftglass"]
+        self.assertEqual(checks, [("models", "check", "./models/a")])
+
     def test_everything_leaves_no_test_out(self):
         chosen = {program: filters for _, program, filters in test_arm.plan("cortex-a72", True, ["a"])}
         self.assertEqual(chosen, {"lib": (), "it": ()})
