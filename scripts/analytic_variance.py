@@ -117,8 +117,8 @@ def standard_error(values):
     return values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def last_pictures(path, image, classes, count, share=1.0):
-    """The last pictures of a data set, (x0 `[n, c, h, w]`, labels `[n]` or None): `count` of them, but at most this share.
+def last_pictures(path, image, classes, count):
+    """The last pictures of a data set, (x0 `[n, c, h, w]`, labels `[n]` or None): `count` of them, or all.
 
     `image` is the manifest's, `classes` its names or None.
     """
@@ -128,7 +128,6 @@ def last_pictures(path, image, classes, count, share=1.0):
         raise SystemExit(f"{path}: unexpected shape of a picture, expected {expected} as the network, got {pictures.shape[1:]}")
     if classes and names != classes:
         raise SystemExit(f"{path}: unexpected classes, expected {', '.join(classes)}, got {', '.join(names)}")
-    count = max(1, min(count, int(share * len(labels))))
     return diffusion.from_uint8(pictures[-count:]), labels[-count:] if classes else None
 
 

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import analytic_variance
+import data
 import diffusion
 import model_card
 import noise
@@ -79,12 +80,13 @@ def make_reference(network, process, defaults, seed):
 
 
 def analytic_tables(network, state, path):
-    """[analytic-variance] of the network, from the tenth of its data set, that train.py holds back."""
+    """[analytic-variance] of the network, from the pictures that train.py has held out of its data set."""
     config = network.config
     image = {"channels": config.image_channels, "height": config.size, "width": config.size}
     classes = state["classes"] if config.classes else None
-    x0, labels = analytic_variance.last_pictures(path, image, classes, analytic_variance.PICTURES, share=0.1)
-    estimate = analytic_variance.Estimate(analytic_variance.torch_answers(network), x0, labels, diffusion.PROCESS)
+    count = min(analytic_variance.PICTURES, data.held_out(path))
+    x0, labels = analytic_variance.last_pictures(path, image, classes, count)
+    estimate = analytic_variance.Estimate(analytic_variance.torch_answers(network), x0, labels, state["process"])
     estimate.tell()
     return estimate.tables()
 
