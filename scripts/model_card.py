@@ -36,6 +36,11 @@ def history(training):
     ]
 
 
+def walk(way):
+    """How a way of quality.json paints, file aside: "ddpm, analytic, 25 steps"."""
+    return ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps"]))
+
+
 def figures(one):
     """The cells of one way to paint."""
     kid, error = (1000 * part for part in one["kid"])
@@ -52,8 +57,7 @@ def measured(manifest, quality):
     for way in sorted(quality["ways"], key=lambda way: way["kid"][0]):
         if way["engine"] == "driftglass":
             earlier = "" if way["file"] in files else ", before the present one"
-            how = ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps"]))
-            rows.append([how, way["file"] + earlier, way])
+            rows.append([walk(way), way["file"] + earlier, way])
     return [
         "| painted by | file | KID-Lite0 × 1000 | precision | recall |",
         "|---|---|---|---|---|",

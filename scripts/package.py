@@ -101,15 +101,18 @@ def psnr_db(picture, reference):
 NUMPY_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-def session(source):
-    """ONNX Runtime, on one thread, for a file's path or the bytes of a model."""
+def session(source, fused=False):
+    """ONNX Runtime, on one thread, for a file's path or the bytes of a model.
+
+    The graph is run as it is written, since fusions of quantized operators round otherwise, unless it may be `fused`.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # The graph as it is written: fusions of quantized operators round otherwise.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if not fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = source if isinstance(source, bytes) else str(source)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

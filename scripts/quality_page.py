@@ -12,6 +12,7 @@ import command_line
 
 import model_card
 import package
+from model_card import walk
 
 HOME = Path(__file__).resolve().parent.parent
 PAGE = HOME / "docs/quality.md"
@@ -32,11 +33,6 @@ def with_error(figure, digits, factor=1, sign=""):
     """[value, standard error] as text."""
     value, error = (factor * part for part in figure)
     return f"{value:{sign}.{digits}f} ± {error:.{digits}f}"
-
-
-def walk(way):
-    """How a way paints, file aside: "ddpm, analytic, 25 steps"."""
-    return ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps"]))
 
 
 def painter(way):
