@@ -38,10 +38,12 @@ class Way:
     steps: int
     variance: str = ""  # of ddpm
     engine: str = "driftglass"
+    guidance: float = 1.0  # the weight of classifier-free guidance; 1 is none
 
     @property
     def name(self):
-        return "-".join(filter(None, [self.engine, self.precision, self.sampler, self.variance, str(self.steps)]))
+        guidance = f"guidance-{self.guidance:g}" if self.guidance != 1 else ""
+        return "-".join(filter(None, [self.engine, self.precision, self.sampler, self.variance, str(self.steps), guidance]))
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def recipe(folder, manifest, way):
     expected |= {"steps": way.steps, "sampler": way.sampler, "spacing": manifest["defaults"]["spacing"]}
     if package.file_entry(folder / entry["file"])["sha256"] != entry["sha256"]:
         raise SystemExit(f"{folder / entry['file']}: its sha256 is not that of model.toml")
-    return expected | ({"variance": way.variance} if way.variance else {})
+    expected |= {"variance": way.variance} if way.variance else {}
+    return expected | ({"guidance": way.guidance} if way.guidance != 1 else {})
 
 
 def paint(folder, manifest, way, order, keep, program, processes):
@@ -120,6 +123,7 @@ class Program:
         command += ["--precision", way.precision, "--sampler", way.sampler, "--steps", way.steps]
         command += ["--scale", 1, "--preview", "none", "--quiet"]
         command += ["--variance", way.variance] if way.variance else []
+        command += ["--guidance", way.guidance] if way.guidance != 1 else []
         command += ["--class", name] if name else []
         with tempfile.TemporaryDirectory() as out:
             run = subprocess.run([*map(str, command), "--out", out], capture_output=True, text=True, check=False)
@@ -147,10 +151,9 @@ class PyTorch:
 
         import weights
 
-        assert way.variance != "analytic" and way.sampler != "dpmpp-2m", f"{way.name}: diffusion.py does not walk it"
+        walked = way.variance != "analytic" and way.sampler != "dpmpp-2m" and way.guidance == 1
+        assert walked, f"{way.name}: diffusion.py does not walk it"
         self.torch, self.network = torch, weights.load(folder, way.precision)[0]
-        omega = self.network.time.omega
-        omega.copy_(weights.frequencies(folder / manifest["files"][way.precision]["file"], len(omega)))
         image, defaults = manifest["image"], manifest["defaults"] | {"sampler": way.sampler, "variance": way.variance}
         self.shape = (image["channels"], image["height"], image["width"])
         self.kept = diffusion.timesteps(way.steps, manifest["diffusion"], defaults)

@@ -46,18 +46,6 @@ def state_dict(network, path):
     return found
 
 
-def frequencies(path, count):
-    """The time embedding's `count` frequencies as the file has them, float32: a file may have rounded them to fp16.
-
-    A thousandth off a frequency is a wave turned by some hundredths at t = 999, and a trajectory that starts there can
-    end in another picture. Whoever holds the program against PyTorch needs the same ones.
-    """
-    found = [array.reshape(-1) for array in initializers(path).values() if array.shape == (1, count)]
-    if len(found) != 1:
-        raise SystemExit(f"{path}: expected one row of {count} frequencies, found {len(found)}")
-    return torch.from_numpy(np.array(found[0], np.float32))
-
-
 def load(folder, precision="fp16"):
     """(network, manifest) of the package in `folder`: the UNet, ready to predict, and model.toml as a dict."""
     manifest = package.read_manifest(folder)
