@@ -38,7 +38,8 @@ def history(training):
 
 def walk(way):
     """How a way of quality.json paints, file aside: "ddpm, analytic, 25 steps"."""
-    return ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps"]))
+    guidance = "" if way["guidance"] == 1 else f"guidance {way['guidance']:g}"
+    return ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps", guidance]))
 
 
 def figures(one):

@@ -48,8 +48,9 @@ WAYS = [
     Way("fp16", "dpmpp-2m", 15),
     Way("fp16", "ddpm", 50, "fixed-small", "pytorch"),
     Way("fp16", "ddim", 50),
-    Way("fp16", "ddpm", 100, "analytic"),
-    Way("fp16", "ddpm", 100, "fixed-small"),
+    *(Way("fp16", "ddpm", 10, "analytic", guidance=weight) for weight in (1.5, 2.0, 3.0)),
+    Way("fp16", "ddim", 8),
+    Way("int8", "ddim", 8),
 ]
 ROUNDING = 6  # significant digits of a figure
 
@@ -123,7 +124,7 @@ def pair(way, other, measured, painted):
 
 
 def same_walk(way, other):
-    return (way.sampler, way.variance, way.steps) == (other.sampler, other.variance, other.steps)
+    return (way.sampler, way.variance, way.steps, way.guidance) == (other.sampler, other.variance, other.steps, other.guidance)
 
 
 def pairs(ways):
@@ -138,7 +139,8 @@ def pairs(ways):
             if same_walk(way, other) and same_engine and (way.precision, other.precision) == ("int8", "fp16"):
                 files.append((way, other))
             same_steps = way.sampler == other.sampler and other.steps in (way.steps, 2 * way.steps)
-            if same_engine and same_file and same_steps and (way.variance, other.variance) == ("analytic", "fixed-small"):
+            unguided = way.guidance == other.guidance == 1
+            if same_engine and same_file and same_steps and unguided and (way.variance, other.variance) == ("analytic", "fixed-small"):
                 variances.append((way, other))
     return engines + files + variances
 
@@ -167,6 +169,7 @@ def entry(way, figures, count):
         "sampler": way.sampler,
         "variance": way.variance,
         "steps": way.steps,
+        "guidance": way.guidance,
         "pictures": count,
     } | {name: told(figure) for name, figure in figures.items()}
 

@@ -41,7 +41,7 @@ def painter(way):
 
 def by_walk(ways):
     """In the order of a reader: by sampler and variance, then file, then steps."""
-    return sorted(ways, key=lambda way: (way["sampler"], way["variance"], way["engine"], way["file"], way["steps"]))
+    return sorted(ways, key=lambda way: [way[key] for key in ("sampler", "variance", "engine", "file", "guidance", "steps")])
 
 
 def table(head, rows):
@@ -50,7 +50,8 @@ def table(head, rows):
 
 def milliseconds(found, way):
     """ms per picture of a way; None for PyTorch, which is not timed."""
-    return None if way["engine"] == "pytorch" else way["steps"] * found["milliseconds"][way["file"]]
+    evaluations = way["steps"] * (1 if way["guidance"] == 1 else 2)
+    return None if way["engine"] == "pytorch" else evaluations * found["milliseconds"][way["file"]]
 
 
 def figures(found):
@@ -146,7 +147,7 @@ def plot(found, path, label, position):
     figure, axes = pyplot.subplots(figsize=(8, 5))
     lines, (floor, floor_error) = {}, found["floor"]["kid"]
     for way in by_walk(found["ways"]):
-        if way["engine"] != "pytorch":
+        if way["engine"] != "pytorch" and way["guidance"] == 1:
             lines.setdefault((way["file"], way["sampler"], way["variance"]), []).append(way)
     for marker, ((file, sampler, variance), ways) in zip("osD^vP*X", lines.items()):
         x, y = [position(way) for way in ways], [1000 * (way["kid"][0] - floor) for way in ways]
@@ -167,6 +168,35 @@ def plot(found, path, label, position):
     pyplot.close(figure)
 
 
+def plot_guidance(found, path):
+    """KID-Lite0, precision and recall over the weight of guidance, of the walk that was guided; nothing where none was."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    guided = [way for way in found["ways"] if way["guidance"] != 1]
+    if not guided:
+        return
+    same = [walk(way | {"guidance": 1}) for way in guided[:1]]
+    ways = [way for way in by_walk(found["ways"]) if walk(way | {"guidance": 1}) in same and way["file"] == guided[0]["file"]]
+    ways = [way for way in ways if way["engine"] == "driftglass"]
+    figure, axes = pyplot.subplots(1, 2, figsize=(8, 4))
+    for axis, names in zip(axes, [["kid"], ["precision", "recall"]]):
+        for name, marker in zip(names, "os"):
+            factor = SHOWN[name][1]
+            values, errors = ([factor * way[name][part] for way in ways] for part in (0, 1))
+            axis.errorbar([way["guidance"] for way in ways], values, errors, marker=marker, capsize=3, label=name)
+        axis.set_xlabel(f"weight of guidance; {same[0]}")
+        axis.grid(True, alpha=0.3)
+    axes[0].set_ylabel("KID-Lite0 × 1000")
+    axes[1].legend()
+    figure.suptitle(found["model"])
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    pyplot.close(figure)
+
+
 def main(arguments=None):
     p = command_line.parser(__doc__)
     p.add_argument("packages", type=Path, nargs="+", help="folders with a quality.json")
@@ -178,6 +208,7 @@ def main(arguments=None):
         plot(found, PAGE.parent / f"quality-{folder.name}-steps.png", "kept steps", lambda way: way["steps"])
         timed = f"ms per picture on one core: {found['processor']}"
         plot(found, PAGE.parent / f"quality-{folder.name}-time.png", timed, lambda way, found=found: milliseconds(found, way))
+        plot_guidance(found, PAGE.parent / f"quality-{folder.name}-guidance.png")
         model_card.write(folder, package.read_manifest(folder))
 
 

@@ -40,6 +40,7 @@ asked = dict(zip(words[::2], words[1::2]))
 for seed in range(int(asked["--seed"]), int(asked["--seed"]) + int(asked["--count"])):
     recipe = {{"model": "small", "sha256": {sha256!r}, "seed": seed, "steps": int(asked["--steps"]), "spacing": "linspace"}}
     recipe |= {{key: asked["--" + key] for key in ("precision", "sampler", "variance", "class") if "--" + key in asked}}
+    recipe |= {{"guidance": float(asked["--guidance"])}} if "--guidance" in asked else {{}}
     recipe |= json.loads(os.environ.get("LIES", "{{}}"))
     text = PngImagePlugin.PngInfo()
     text.add_text("driftglass", json.dumps(recipe))
@@ -158,6 +159,9 @@ class Quality(Case):
         pictures = np.concatenate([shades, 255 - shades, shades // 4], 3) + np.zeros((240, 8, 8, 3))
         data.save(self.real, pictures, np.arange(240) % 2, ["dark", "bright"], "CC0-1.0")
         self.ways = [Way("fp16", "ddpm", 50, "fixed-small"), Way("int8", "ddpm", 50, "fixed-small"), Way("fp16", "ddim", 10)]
+        known = mock.patch.object(quality, "WAYS", [*quality.WAYS, Way("fp16", "ddim", 10, guidance=3.0)])
+        known.start()
+        self.addCleanup(known.stop)
         self.page = self.folder / "docs" / "quality.md"
         self.page.parent.mkdir()
         self.page.write_text("Before.\n<!-- small: begin -->\nan earlier table\n<!-- small: end -->\nAfter.\n")
@@ -193,6 +197,14 @@ class Quality(Case):
         card = (self.package / "README.md").read_text()
         self.assertIn("| ddim, 10 steps | fp16 |", card)
         self.assertNotIn("before the present one", card)
+
+    def test_guided_pictures_cost_two_evaluations_and_have_a_plot_of_their_own(self):
+        self.ways = [Way("fp16", "ddim", 10), Way("fp16", "ddim", 10, guidance=3.0)]
+        self.measure()
+        self.assertEqual(["--guidance 3.0" in call for call in self.calls()], [False] * 2 + [True] * 2 + [False])
+        quality_page.main([str(self.package)])
+        self.assertIn("| ddim, 10 steps, guidance 3 | fp16 | 50 |", self.page.read_text())
+        self.assertTrue((self.page.parent / "quality-small-guidance.png").exists())
 
     def test_a_bar_holds_or_does_not(self):
         ways = [*self.ways[:2], Way("fp16", "ddpm", 50, "fixed-small", "pytorch"), Way("fp16", "ddpm", 25, "analytic")]
