@@ -15,6 +15,21 @@ def parser(docstring):
     return argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def spelled(p, args, without):
+    """The script and its options as one would type them: those of `args` that are no defaults, nor in `without`."""
+    words = [f"scripts/{p.prog}"]
+    for action in p._actions:
+        value = getattr(args, action.dest, action.default)
+        if action.dest in without or value == action.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{action.dest}" if value else f"--no-{action.dest}")
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+            words += [action.option_strings[0], text]
+    return " ".join(words)
+
+
 def whole(least):
     """The type of an argument: a whole number of at least `least`."""
 

@@ -24,6 +24,19 @@ def converted(manifest, pipeline):
 
 def history(training):
     """How the weights came to be, as lines."""
+    return [*lessons(training), *again(training)]
+
+
+def again(training):
+    """The run as one would start it again, as lines; nothing of packages older than these facts."""
+    if "command" not in training:
+        return []
+    processes = "" if training["processes"] == 1 else f", {training['processes']} processes"
+    return ["", f"{training['steps']:,} steps on {training['hardware']}{processes}, commit {training['commit']}:", f"`{training['command']}`"]
+
+
+def lessons(training):
+    """What the weights have learned from, as lines."""
     if "teacher" not in training:
         return [
             f"Trained on {training['images']:,} images in {training['minutes']:.0f} minutes with `scripts/train.py`",

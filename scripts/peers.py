@@ -34,6 +34,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
+import hardware
 import package
 import peer_engines
 import peer_networks
@@ -263,11 +264,10 @@ def once_per_file(results, engines, cell, more=lambda name, kind: []):
 
 def machine():
     """One line about the processor."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     flags = Path("/proc/cpuinfo").read_text().split()
     known = [flag for flag in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "asimd", "asimdhp", "asimddp", "i8mm") if flag in flags]
     count = len(os.sched_getaffinity(0))
-    return f"{names[0] if names else platform.machine()}, {platform.machine()}, {count} processors ({', '.join(known)})"
+    return f"{hardware.processor()}, {platform.machine()}, {count} processors ({', '.join(known)})"
 
 
 def block(results, engines, files, about):

@@ -14,7 +14,6 @@ import datetime
 import hashlib
 import json
 import os
-import platform
 import subprocess
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import numpy as np
 
 import data
 import features
+import hardware
 import kid
 import package
 import painting
@@ -154,13 +154,6 @@ def milliseconds(program, folder, precision):
     return rounded(json.loads(run.stdout)["median_ms"])
 
 
-def cpu():
-    """The processor's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def entry(way, figures, count):
     return {
         "name": way.name,
@@ -226,7 +219,7 @@ def main(arguments=None):
         "ways": [entry(way, measured[way], len(painted[way])) for way in ways],
         "pairs": [pair(*both, measured, painted) for both in pairs(ways)],
         "milliseconds": {precision: milliseconds(args.program, folder, precision) for precision in precisions},
-        "processor": cpu(),
+        "processor": hardware.processor(),
     }
     out = args.out or folder / "quality.json"
     painting.write_whole(out, lambda path: path.write_text(json.dumps(told_all, indent=1) + "\n"))

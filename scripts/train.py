@@ -27,6 +27,7 @@ import dataclasses
 import math
 import os
 import pickle
+import subprocess
 import time
 from pathlib import Path
 
@@ -37,9 +38,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 import data
 import diffusion
+import hardware
 from procedural import contact_sheet
 from unet import UNet, UNetConfig
 
+# Arguments that change nothing of what a run learns.
+PLACES_AND_PACE = {"data", "out", "sitting_minutes", "report_minutes", "sheet_minutes", "resume"}
 LOG_COLUMNS = ["images", "minutes", "lr", "loss", "val_loss"]
 
 
@@ -66,6 +70,13 @@ def load_network(path, device="cpu"):
     network = UNet(UNetConfig(**state["config"])).to(device)
     network.load_state_dict(state["ema"])
     return network.eval().requires_grad_(False), state
+
+
+def commit():
+    """Which of the repository's commits these scripts are, with "-dirty" where they differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
 
 
 def loss_weights(abar, gamma):
@@ -156,7 +167,14 @@ class Training:
             "licence": self.licence,
             "process": self.process,
             "defaults": self.defaults,
+            "told": self.told(),
         }
+
+    def told(self):
+        """What a card says of the run, so that it can be run again."""
+        device = torch.cuda.get_device_name() if self.device.type == "cuda" else hardware.processor()
+        told = {"steps": self.step, "command": self.args.command, "processes": self.world, "hardware": device}
+        return told | {"commit": commit()}
 
     def restore(self):
         state = load_checkpoint(self.checkpoint, self.device)
@@ -448,6 +466,7 @@ def checked(p, arguments):
     args = p.parse_args(arguments)
     if not args.minutes and not args.images:
         p.error("give a budget: --minutes, --images or both")
+    args.command = command_line.spelled(p, args, PLACES_AND_PACE)
     return args
 
 

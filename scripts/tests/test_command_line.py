@@ -55,6 +55,21 @@ class Sentences(unittest.TestCase):
 
 
 @needs(EVERYTHING)
+class Spelled(unittest.TestCase):
+    def test_a_command_is_spelled_as_it_can_be_typed_again(self):
+        p = argparse.ArgumentParser(prog="any.py")
+        p.add_argument("--out", required=True)
+        p.add_argument("--lr", type=float, default=6e-4)
+        p.add_argument("--min-snr", type=float, default=5.0)
+        p.add_argument("--channels", type=lambda text: tuple(map(int, text.split(","))), default=(32, 64))
+        p.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True)
+        p.add_argument("--compile", action="store_true")
+        typed = ["--lr", "0.0008", "--channels", "16,32", "--no-flip", "--compile"]
+        args = p.parse_args(["--out", "somewhere", *typed])
+        self.assertEqual(command_line.spelled(p, args, {"out"}).split(), ["scripts/any.py", *typed])
+        self.assertEqual(command_line.spelled(p, p.parse_args(["--out", "x"]), set()), "scripts/any.py --out x")
+
+
 class Help(unittest.TestCase):
     def test_help_shows_the_command_line(self):
         for name in COMMANDS:

@@ -37,7 +37,9 @@ def small_data(folder, count=320, size=8, held_out=None):
 def arguments(folder, *more):
     """train.py's arguments for a small network on small_data."""
     small = ["--channels", "8,16", "--attention", "1", "--groups", "4", "--batch", "8", "--warmup", "4", "--precision", "fp32"]
-    return train.parser().parse_args(["--data", str(small_data(folder)), "--out", str(folder / "run"), *small, *more])
+    budget = [] if "--minutes" in more else ["--images", "64"]
+    places = ["--data", str(small_data(folder)), "--out", str(folder / "run")]
+    return train.checked(train.parser(), [*places, *small, *budget, *more])
 
 
 class Case(unittest.TestCase):
@@ -86,6 +88,10 @@ class Training(Case):
         self.assertLess(after.validate(), 0.8 * before)
         names = {path.name for path in (self.folder / "run").iterdir()}
         self.assertEqual(names, {"checkpoint.pt", "log.csv", "loss.png", "sheet-00000640.png"})
+        told = train.load_checkpoint(after.checkpoint, "cpu")["told"]
+        self.assertEqual((told["steps"], told["processes"]), (after.step, 1))
+        self.assertIn("--images 640 ", told["command"])
+        self.assertNotIn(str(self.folder), told["command"])
 
     def test_resumed_run_equals_an_unbroken_one(self):
         args = arguments(self.folder, "--images", "64")
