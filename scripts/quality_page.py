@@ -6,6 +6,7 @@ Reads quality.json of each package that is named, and needs none of what was pai
 """
 
 import json
+import math
 from pathlib import Path
 
 import command_line
@@ -16,6 +17,7 @@ from model_card import walk
 
 HOME = Path(__file__).resolve().parent.parent
 PAGE = HOME / "docs/quality.md"
+DISTILLED_MOST = 0.1  # share by which a student's KID may be above its teacher's best in 50 steps
 INT8_MOST = {50: 1, 10: 2}  # KID-Lite0 x 1000 that int8 may cost after so many steps
 SHOWN = {"kid": (2, 1000), "precision": (3, 1), "recall": (3, 1)}  # figures of the tables: digits, factor
 
@@ -77,9 +79,24 @@ def comparisons(found):
     return table(["difference", "of", "KID-Lite0 × 1000", "precision", "recall", "PSNR, mean (least), dB"], rows)
 
 
-def bars(found):
-    """What was asked of the program, and whether it holds: a table of the pairs that a bar is set for."""
-    ways, rows = {way["name"]: way for way in found["ways"]}, []
+def against_teacher(found, teacher):
+    """Rows of `bars`: what a distilled model lost to the best that its teacher paints in 50 steps."""
+    best = min((way for way in teacher["ways"] if way["steps"] == 50), key=lambda way: way["kid"][0])
+    rows = []
+    for way in found["ways"]:
+        share = way["kid"][0] / best["kid"][0] - 1
+        error = (1 + share) * math.hypot(*(one["kid"][1] / one["kid"][0] for one in (way, best)))
+        bar = f"{way['file']}, {walk(way)}: KID at most {DISTILLED_MOST:.0%} above {teacher['model']}'s best in 50 steps, {walk(best)}"
+        rows.append([bar, f"{100 * share:+.0f} ± {100 * error:.0f} %", share <= DISTILLED_MOST])
+    return rows
+
+
+def bars(found, teacher=None):
+    """What was asked of the program, and whether it holds: a table of the pairs that a bar is set for.
+
+    `teacher` is the quality.json of the model that this one was distilled from.
+    """
+    ways, rows = {way["name"]: way for way in found["ways"]}, against_teacher(found, teacher) if teacher else []
     for pair in found["pairs"]:
         way, other = ways[pair["way"]], ways[pair["other"]]
         off, kid = 1000 * pair["kid"][0], with_error(pair["kid"], *SHOWN["kid"], sign="+")
@@ -110,7 +127,7 @@ def channels(entry):
     return [with_error(figure, 1) for figure in [*entry["mean"], *entry["deviation"]]]
 
 
-def section(found):
+def section(found, teacher=None):
     """All tables of one model, as lines."""
     each = found["ways"][0]["pictures"]
     shas = ", ".join(f"{name} `{sha[:12]}`" for name, sha in found["sha256"].items())
@@ -120,7 +137,7 @@ def section(found):
         "",
         *figures(found),
         *comparisons(found),
-        *bars(found),
+        *bars(found, teacher),
         *colours(found),
     ]
 
@@ -203,13 +220,15 @@ def main(arguments=None):
     args = p.parse_args(arguments)
     for folder in args.packages:
         folder = folder.resolve()
-        found = read(folder)
-        PAGE.write_text(replaced(PAGE.read_text(), folder.name, section(found)))
+        found, manifest = read(folder), package.read_manifest(folder)
+        teacher = folder.parent / manifest.get("training", {}).get("teacher", "none")
+        teacher = read(teacher) if (teacher / "quality.json").exists() else None
+        PAGE.write_text(replaced(PAGE.read_text(), folder.name, section(found, teacher)))
         plot(found, PAGE.parent / f"quality-{folder.name}-steps.png", "kept steps", lambda way: way["steps"])
         timed = f"ms per picture on one core: {found['processor']}"
         plot(found, PAGE.parent / f"quality-{folder.name}-time.png", timed, lambda way, found=found: milliseconds(found, way))
         plot_guidance(found, PAGE.parent / f"quality-{folder.name}-guidance.png")
-        model_card.write(folder, package.read_manifest(folder))
+        model_card.write(folder, manifest)
 
 
 if __name__ == "__main__":

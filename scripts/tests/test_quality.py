@@ -221,6 +221,16 @@ class Quality(Case):
         holds = [line.split(" | ")[-1] for line in quality_page.bars(found)[2:-1]]
         self.assertEqual(holds, ["no |", "yes |", "no |", "yes |"])
 
+    def test_a_student_is_held_against_the_best_of_its_teacher_in_50_steps(self):
+        def way(steps, value):
+            figures = {name: kid.Figure(value, np.full(kid.GROUPS, value)) for name in ("kid", "precision", "recall")}
+            return quality.entry(Way("fp16", "ddim", steps), figures, 120)
+
+        teacher = {"model": "slow", "ways": [way(10, 0.001), way(50, 0.03), way(50, 0.02)]}
+        for value, said in [(0.0219, ["+9 ± 0 %", "yes |"]), (0.0221, ["+10 ± 0 %", "no |"])]:
+            student = {"ways": [way(8, value)], "pairs": []}
+            self.assertEqual(quality_page.bars(student, teacher)[2].split(" | ")[1:], said)
+
     def test_the_card_says_which_file_has_changed_since(self):
         self.measure()
         self.manifest["files"]["int8"]["sha256"] = "0" * 64
