@@ -67,12 +67,13 @@ def main(arguments=None):
     p = command_line.parser(__doc__)
     quality.add_arguments(p)
     p.add_argument("--data", required=True, help="the .npz that the model was trained on")
-    p.add_argument("--trained", type=command_line.count, help="of --data only so many at its beginning (default: all)")
+    p.add_argument("--trained", type=command_line.count, help="of --data only so many at its beginning (default: all that it does not hold out)")
     args = p.parse_args(arguments)
     folder, manifest, real, keep = quality.opened(args)
     way = quality.own_way(manifest)
     painted = painting.paint(folder, manifest, way, real.order(), keep, args.program, args.processes)
-    training = data.load(args.data)[0][: args.trained]
+    pictures = data.load(args.data)[0]
+    training = pictures[: args.trained or len(pictures) - data.held_out(args.data)]
     told = {"training": len(training), "way": way.name}
     for name, pictures in [("painted", painted), ("real", real.against[0])]:
         distances = kid.mean(nearest(pictures, training, 1)[1][:, 0])

@@ -267,7 +267,7 @@ class Quality(Case):
         words = [str(word) for pair in options.items() for word in pair]
         painted = self.paint(quality.own_way(self.manifest), quality.Real(self.real, None).order())
         recited = self.folder / "recited.npz"
-        data.save(recited, painted[::-1], [0] * len(painted), ["any"], "CC0-1.0")
+        data.save(recited, painted[::-1], [0] * len(painted), ["any"], "CC0-1.0", held_out=0)
         neighbours.main([*words, "--data", str(recited)])
         found = json.loads((self.package / "neighbours.json").read_text())
         self.assertEqual(found["painted"], {"pictures": 120, "levels": [0, 0]})
@@ -278,6 +278,14 @@ class Quality(Case):
         np.testing.assert_array_equal(sheet[2:18], sheet[20:36])
         np.testing.assert_array_equal(sheet[2:18], sheet[38:54])
         self.assertIn("there are 120 of them", (self.package / "README.md").read_text())
+
+    def test_what_the_training_set_holds_out_is_no_training_picture(self):
+        words = ["--package", self.package, "--program", self.program, "--work", self.folder / "kept"]
+        self.manifest["defaults"] |= {"precision": "fp16", "variance": "fixed-small"}
+        package.write_manifest(self.package, self.manifest)
+        neighbours.main([*map(str, words), "--real", str(self.real), "--data", str(self.real)])
+        found = json.loads((self.package / "neighbours.json").read_text())
+        self.assertEqual(found["training"], 240 - 24)
 
     def test_the_nearest_are_those_of_all_pairs_and_in_order(self):
         rng = np.random.default_rng(0)
