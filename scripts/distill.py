@@ -10,6 +10,9 @@ pure noise epsilon says nothing of the picture; a teacher of epsilon needs no tr
 are spaced `trailing`: those of the student are among the teacher's, the first is pure noise, and the program asks for
 exactly those that were trained.
 
+The student learns DDIM's steps and is walked with DDPM's. Either keeps x_t at the noise it was trained at, but DDIM
+carries the error of every step on to the picture, where DDPM draws most of it anew (docs/quality.md has both).
+
 Checkpoint, log, sheets, sittings and torchrun are train.py's; export.py makes the package.
 """
 
@@ -105,7 +108,7 @@ class Distillation(train.Training):
     def __init__(self, args):
         self.teacher = load_teacher(args.teacher)
         self.process = self.teacher.process | {"prediction": "v_prediction"}
-        self.defaults = diffusion.DEFAULTS | {"steps": args.steps, "sampler": "ddim", "spacing": "trailing"}
+        self.defaults = diffusion.DEFAULTS | {"steps": args.steps, "spacing": "trailing"}
         super().__init__(args)
         self.lesson = Lesson(self.teacher.process, args.teacher_steps, args.steps, self.device)
         self.place = torch.full((len(self.abar),), -1, device=self.device)

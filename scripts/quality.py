@@ -49,8 +49,9 @@ WAYS = [
     Way("fp16", "ddpm", 50, "fixed-small", "pytorch"),
     Way("fp16", "ddim", 50),
     *(Way("fp16", "ddpm", 10, "analytic", guidance=weight) for weight in (1.5, 2.0, 3.0)),
+    Way("fp16", "ddpm", 8, "fixed-small"),
+    Way("int8", "ddpm", 8, "fixed-small"),
     Way("fp16", "ddim", 8),
-    Way("int8", "ddim", 8),
 ]
 ROUNDING = 6  # significant digits of a figure
 

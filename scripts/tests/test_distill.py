@@ -139,7 +139,7 @@ class Round(Case):
     def test_the_checkpoint_says_what_was_learned(self):
         distill.main(self.arguments("--images", "16"))
         after = self.distillation("--images", "16")
-        self.assertEqual(after.defaults | {"steps": 4, "sampler": "ddim", "spacing": "trailing"}, after.defaults)
+        self.assertEqual(after.defaults | {"steps": 4, "sampler": "ddpm", "variance": "fixed-small", "spacing": "trailing"}, after.defaults)
         _, state = train.load_network(self.folder / "student" / "checkpoint.pt")
         self.assertEqual((state["teacher"], [(one["from"], one["to"]) for one in state["rounds"]]), ("run", [(8, 4)]))
         self.assertEqual(state["process"]["prediction"], "v_prediction")
