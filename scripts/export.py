@@ -116,6 +116,7 @@ def build_manifest(name, title, network, state, files, reference):
             "blocks": config.blocks,
             "attention-levels": list(config.attention_levels),
             "groups": config.groups,
+            **({"earlier": state["earlier"]} if state.get("earlier") else {}),
             **state.get("told", {}),
         }
         | ({"alpha-floor": config.alpha_floor, "teacher": state["teacher"], "rounds": state["rounds"]} if config.alpha_floor else {}),

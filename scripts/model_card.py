@@ -32,14 +32,15 @@ def again(training):
     if "command" not in training:
         return []
     processes = "" if training["processes"] == 1 else f", {training['processes']} processes"
-    return ["", f"{training['steps']:,} steps on {training['hardware']}{processes}, commit {training['commit']}:", f"`{training['command']}`"]
+    return ["", f"{training['steps']:,} steps on {training['hardware']}{processes}, commit {training['commit']}, last started as", f"`{training['command']}`"]
 
 
 def lessons(training):
     """What the weights have learned from, as lines."""
     if "teacher" not in training:
+        runs = [f"{run['images']:,} images in {run['minutes']:.0f} minutes" for run in [*training.get("earlier", []), training]]
         return [
-            f"Trained on {training['images']:,} images in {training['minutes']:.0f} minutes with `scripts/train.py`",
+            f"Trained on {', then on '.join(runs)} with `scripts/train.py`",
             "(T = 1000, cosine schedule, min-SNR weights); these are the averaged (EMA) weights.",
         ]
     rounds = [f"{one['from']} steps to {one['to']} ({one['images']:,} images, {one['minutes']:.0f} minutes)" for one in training["rounds"]]

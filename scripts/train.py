@@ -116,6 +116,7 @@ class Training:
         if self.held_out == 0 or pictures.shape[1] != pictures.shape[2]:
             raise SystemExit(f"{args.data}: expected at least 10 square pictures, found {pictures.shape}")
         self.config = self.shape_of_network()
+        self.earlier = []  # what the network had learned from before this run
         # The order in memory that convolutions and norms together are fastest in.
         self.layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
         torch.manual_seed(args.seed)
@@ -150,7 +151,16 @@ class Training:
 
     def first_network(self):
         """The network before the first step."""
-        return UNet(self.config)
+        if self.args.start is None:
+            return UNet(self.config)
+        import weights  # needs onnx, which a run from chance does not
+
+        network, manifest = weights.load(self.args.start)
+        if network.config != self.config:
+            raise SystemExit(f"{self.args.start}: expected {self.config}, found {network.config}")
+        lesson = {key: manifest["training"][key] for key in ("images", "minutes")}
+        self.earlier = [*manifest["training"].get("earlier", []), lesson]
+        return network.train().requires_grad_(True)
 
     # ---- state ------------------------------------------------------------------------------------------------------
 
@@ -167,6 +177,7 @@ class Training:
             "licence": self.licence,
             "process": self.process,
             "defaults": self.defaults,
+            "earlier": self.earlier,
             "told": self.told(),
         }
 
@@ -268,6 +279,9 @@ class Training:
 
     def loss(self, errors, t):
         """What a step lowers: one number of the pictures' errors `[n]` at their times `[n]`."""
+        # These weights are quick to find a picture's forms and blind to its last noise, which the end of a run is for.
+        if self.progress() >= self.args.min_snr_until:
+            return errors.mean()
         return (self.weights[t] * errors).mean()
 
     def held_out_error(self, errors, t):
@@ -450,7 +464,7 @@ def add_run(p):
 
 
 def parser():
-    count = command_line.count
+    count, share = command_line.count, command_line.share
     p = command_line.parser(__doc__)
     add_run(p)
     p.add_argument("--channels", type=widths, default=(32, 64, 96), help="channels per level (default 32,64,96)")
@@ -458,6 +472,8 @@ def parser():
     p.add_argument("--attention", type=levels, default=(2,), help="levels with attention, 0 the finest (default 2)")
     p.add_argument("--groups", type=count, default=8, help="groups of each GroupNorm (default 8)")
     p.add_argument("--min-snr", type=command_line.amount_or_none, default=5.0, help="gamma of the min-SNR weights, 0 for none (default 5)")
+    p.add_argument("--min-snr-until", type=share, default=0.7, help="share of the budget with these weights, then there are none (default 0.7)")
+    p.add_argument("--start", type=Path, help="a package whose weights the run starts with, instead of chance")
     return p
 
 
