@@ -279,7 +279,7 @@ class Training:
 
     def loss(self, errors, t):
         """What a step lowers: one number of the pictures' errors `[n]` at their times `[n]`."""
-        # These weights are quick to find a picture's forms and blind to its last noise, which the end of a run is for.
+        # These weights are quick to find a picture's forms, but next to blind to its last noise.
         if self.progress() >= self.args.min_snr_until:
             return errors.mean()
         return (self.weights[t] * errors).mean()
@@ -472,7 +472,7 @@ def parser():
     p.add_argument("--attention", type=levels, default=(2,), help="levels with attention, 0 the finest (default 2)")
     p.add_argument("--groups", type=count, default=8, help="groups of each GroupNorm (default 8)")
     p.add_argument("--min-snr", type=command_line.amount_or_none, default=5.0, help="gamma of the min-SNR weights, 0 for none (default 5)")
-    p.add_argument("--min-snr-until", type=share, default=0.7, help="share of the budget with these weights, then there are none (default 0.7)")
+    p.add_argument("--min-snr-until", type=share, default=1.0, help="share of the budget with these weights, then all times weigh the same (default 1)")
     p.add_argument("--start", type=Path, help="a package whose weights the run starts with, instead of chance")
     return p
 

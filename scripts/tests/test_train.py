@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 import data
+import package
 import train
 from unet import UNet, UNetConfig
 
@@ -108,6 +109,30 @@ class Training(Case):
             resumed.update()
         for part in ("network", "ema"):
             torch.testing.assert_close(resumed.state()[part], unbroken.state()[part], rtol=0, atol=0)
+
+    def test_the_end_of_a_run_weighs_all_times_alike(self):
+        training = train.Training(arguments(self.folder, "--images", "160", "--min-snr-until", "0.5"))
+        errors, t = torch.ones(4), torch.tensor([0, 1, 2, 3])
+        self.assertLess(training.loss(errors, t).item(), 0.01)
+        training.images = 80
+        self.assertEqual(training.loss(errors, t).item(), 1)
+
+    def test_a_run_may_start_with_the_weights_of_a_package(self):
+        scenes = SCRIPTS.parent / "models/scenes-32"
+        pictures = np.zeros((64, 32, 32, 3), np.uint8)
+        data.save(self.folder / "scenes.npz", pictures, np.arange(64) % 8, list("abcdefgh"), "CC0-1.0")
+        places = ["--data", str(self.folder / "scenes.npz"), "--out", str(self.folder / "run"), "--images", "2", "--batch", "2"]
+        training = train.Training(train.checked(train.parser(), [*places, "--start", str(scenes)]))
+        reference = package.read_reference(scenes)
+        x, t = torch.tensor(reference["start"]), torch.tensor(reference["timesteps"][:1])
+        with torch.no_grad():
+            answer = training.ema(x, t, torch.tensor(reference["class"]))
+        self.assertLess(np.abs(answer.numpy() - reference["epsilon"][0]).max(), 0.01)
+        (earlier,) = train.train(training).state()["earlier"]
+        self.assertEqual(earlier["images"], package.read_manifest(scenes)["training"]["images"])
+        other = train.checked(train.parser(), [*places, "--channels", "32,64", "--attention", "1", "--start", str(scenes)])
+        with self.assertRaisesRegex(SystemExit, "scenes-32: expected UNetConfig.*found"):
+            train.Training(other)
 
     def test_a_sitting_ends_and_the_next_one_goes_on_in_the_same_log(self):
         args = arguments(self.folder, "--images", "32", "--sitting-minutes", "1e-9")
