@@ -108,7 +108,7 @@ class Distillation(train.Training):
     def __init__(self, args):
         self.teacher = load_teacher(args.teacher)
         self.process = self.teacher.process | {"prediction": "v_prediction"}
-        self.defaults = diffusion.DEFAULTS | {"steps": args.steps, "spacing": "trailing"}
+        self.defaults = diffusion.DEFAULTS | {"steps": args.steps}
         super().__init__(args)
         self.lesson = Lesson(self.teacher.process, args.teacher_steps, args.steps, self.device)
         self.place = torch.full((len(self.abar),), -1, device=self.device)

@@ -53,7 +53,7 @@ def lessons(training):
 def walk(way):
     """How a way of quality.json paints, file aside: "ddpm, analytic, 25 steps"."""
     guidance = "" if way["guidance"] == 1 else f"guidance {way['guidance']:g}"
-    return ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps", guidance]))
+    return ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps", way["spacing"], guidance]))
 
 
 def figures(one):

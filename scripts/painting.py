@@ -39,11 +39,12 @@ class Way:
     variance: str = ""  # of ddpm
     engine: str = "driftglass"
     guidance: float = 1.0  # the weight of classifier-free guidance; 1 is none
+    spacing: str = ""  # of the kept steps; the model's own where it is not said
 
     @property
     def name(self):
         guidance = f"guidance-{self.guidance:g}" if self.guidance != 1 else ""
-        return "-".join(filter(None, [self.engine, self.precision, self.sampler, self.variance, str(self.steps), guidance]))
+        return "-".join(filter(None, [self.engine, self.precision, self.sampler, self.variance, str(self.steps), self.spacing, guidance]))
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def recipe(folder, manifest, way):
     """What the program writes into each picture that is painted this way, seed and class aside."""
     entry = manifest["files"][way.precision]
     expected = {"model": manifest["name"], "sha256": entry["sha256"], "precision": way.precision}
-    expected |= {"steps": way.steps, "sampler": way.sampler, "spacing": manifest["defaults"]["spacing"]}
+    expected |= {"steps": way.steps, "sampler": way.sampler, "spacing": way.spacing or manifest["defaults"]["spacing"]}
     if package.file_entry(folder / entry["file"])["sha256"] != entry["sha256"]:
         raise SystemExit(f"{folder / entry['file']}: its sha256 is not that of model.toml")
     expected |= {"variance": way.variance} if way.variance else {}
@@ -123,6 +124,7 @@ class Program:
         command += ["--precision", way.precision, "--sampler", way.sampler, "--steps", way.steps]
         command += ["--scale", 1, "--preview", "none", "--quiet"]
         command += ["--variance", way.variance] if way.variance else []
+        command += ["--spacing", way.spacing] if way.spacing else []
         command += ["--guidance", way.guidance] if way.guidance != 1 else []
         command += ["--class", name] if name else []
         with tempfile.TemporaryDirectory() as out:
@@ -155,6 +157,7 @@ class PyTorch:
         assert walked, f"{way.name}: diffusion.py does not walk it"
         self.torch, self.network = torch, weights.load(folder, way.precision)[0]
         image, defaults = manifest["image"], manifest["defaults"] | {"sampler": way.sampler, "variance": way.variance}
+        defaults |= {"spacing": way.spacing} if way.spacing else {}
         self.shape = (image["channels"], image["height"], image["width"])
         self.kept = diffusion.timesteps(way.steps, manifest["diffusion"], defaults)
         self.step = diffusion.reverse_update(self.kept, manifest["diffusion"], defaults)

@@ -10,6 +10,7 @@ first half has, with the same classes. --work keeps pictures and features, so a 
 Writes quality.json into the package; quality_page.py makes tables, plots and the card of it.
 """
 
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -36,22 +37,22 @@ WAYS = [
     Way("fp16", "ddpm", 10, "fixed-small", "pytorch"),
     Way("int8", "ddpm", 10, "fixed-small"),
     Way("fp16", "ddpm", 50, "fixed-small"),
-    Way("fp16", "ddpm", 25, "analytic"),
     Way("int8", "ddpm", 50, "fixed-small"),
-    Way("fp16", "dpmpp-2m", 10),
-    Way("fp16", "ddim", 10),
-    Way("fp16", "ddpm", 10, "analytic"),
-    Way("fp16", "ddpm", 50, "analytic"),
-    Way("fp16", "dpmpp-2m", 20),
-    Way("fp16", "ddim", 25),
+    Way("fp16", "ddpm", 25, "analytic", spacing="linspace"),
+    Way("fp16", "ddpm", 50, "fixed-small", spacing="linspace"),
+    Way("fp16", "ddpm", 10, "fixed-small", spacing="linspace"),
+    Way("fp16", "ddpm", 10, "analytic", spacing="linspace"),
     Way("fp16", "ddpm", 25, "fixed-small"),
-    Way("fp16", "dpmpp-2m", 15),
-    Way("fp16", "ddpm", 50, "fixed-small", "pytorch"),
-    Way("fp16", "ddim", 50),
-    *(Way("fp16", "ddpm", 10, "analytic", guidance=weight) for weight in (1.5, 2.0, 3.0)),
     Way("fp16", "ddpm", 8, "fixed-small"),
     Way("int8", "ddpm", 8, "fixed-small"),
+    Way("fp16", "dpmpp-2m", 10),
+    Way("fp16", "dpmpp-2m", 15),
+    Way("fp16", "dpmpp-2m", 20),
     Way("fp16", "ddim", 8),
+    Way("fp16", "ddim", 25),
+    Way("fp16", "ddim", 50),
+    *(Way("fp16", "ddpm", 10, "fixed-small", guidance=weight) for weight in (1.5, 2.0, 3.0)),
+    Way("fp16", "ddpm", 50, "fixed-small", "pytorch"),
 ]
 ROUNDING = 6  # significant digits of a figure
 
@@ -125,7 +126,7 @@ def pair(way, other, measured, painted):
 
 
 def same_walk(way, other):
-    return (way.sampler, way.variance, way.steps, way.guidance) == (other.sampler, other.variance, other.steps, other.guidance)
+    return dataclasses.replace(way, engine=other.engine, precision=other.precision) == other
 
 
 def pairs(ways):
@@ -141,7 +142,7 @@ def pairs(ways):
                 files.append((way, other))
             same_steps = way.sampler == other.sampler and other.steps in (way.steps, 2 * way.steps)
             unguided = way.guidance == other.guidance == 1
-            if same_engine and same_file and same_steps and unguided and (way.variance, other.variance) == ("analytic", "fixed-small"):
+            if same_engine and same_file and same_steps and unguided and way.spacing == other.spacing and (way.variance, other.variance) == ("analytic", "fixed-small"):
                 variances.append((way, other))
     return engines + files + variances
 
@@ -164,6 +165,7 @@ def entry(way, figures, count):
         "variance": way.variance,
         "steps": way.steps,
         "guidance": way.guidance,
+        "spacing": way.spacing,
         "pictures": count,
     } | {name: told(figure) for name, figure in figures.items()}
 

@@ -43,7 +43,7 @@ def painter(way):
 
 def by_walk(ways):
     """In the order of a reader: by sampler and variance, then file, then steps."""
-    return sorted(ways, key=lambda way: [way[key] for key in ("sampler", "variance", "engine", "file", "guidance", "steps")])
+    return sorted(ways, key=lambda way: [way[key] for key in ("sampler", "variance", "spacing", "engine", "file", "guidance", "steps")])
 
 
 def table(head, rows):
@@ -165,11 +165,11 @@ def plot(found, path, label, position):
     lines, (floor, floor_error) = {}, found["floor"]["kid"]
     for way in by_walk(found["ways"]):
         if way["engine"] != "pytorch" and way["guidance"] == 1:
-            lines.setdefault((way["file"], way["sampler"], way["variance"]), []).append(way)
-    for marker, ((file, sampler, variance), ways) in zip("osD^vP*X", lines.items()):
+            lines.setdefault((way["file"], way["sampler"], way["variance"], way["spacing"]), []).append(way)
+    for marker, ((file, sampler, variance, spacing), ways) in zip("osD^vP*X", lines.items()):
         x, y = [position(way) for way in ways], [1000 * (way["kid"][0] - floor) for way in ways]
         errors, style = [1000 * way["kid"][1] for way in ways], "--" if file == "int8" else "-"
-        name = " ".join(filter(None, [sampler, variance, file]))
+        name = " ".join(filter(None, [sampler, variance, spacing, file]))
         axes.errorbar(x, y, errors, marker=marker, linestyle=style, capsize=3, label=name)
     axes.axhspan(0, 1000 * floor_error, color="0.85", label="real pictures, one standard error")
     axes.set(xscale="log", yscale="log", xlabel=label, ylabel="KID-Lite0 × 1000 above that of real pictures", title=found["model"])

@@ -94,11 +94,11 @@ class Script(unittest.TestCase):
     def test_only_a_default_that_the_tables_serve_becomes_analytic(self):
         tables = {"10": [0.5, 0.1, 0.0]}
         cases = [
-            ({"steps": 10}, "analytic"),
-            ({"steps": 30}, "fixed-small"),
-            ({"steps": 10, "spacing": "trailing"}, "fixed-small"),
-            ({"steps": 10, "sampler": "ddim"}, "fixed-small"),
-            ({"steps": 10, "variance": "fixed-large"}, "fixed-large"),
+            ({"steps": 10, "spacing": "linspace"}, "analytic"),
+            ({"steps": 30, "spacing": "linspace"}, "fixed-small"),
+            ({"steps": 10}, "fixed-small"),
+            ({"steps": 10, "spacing": "linspace", "sampler": "ddim"}, "fixed-small"),
+            ({"steps": 10, "spacing": "linspace", "variance": "fixed-large"}, "fixed-large"),
         ]
         for changes, expected in cases:
             with self.subTest(changes):
@@ -119,7 +119,7 @@ class Script(unittest.TestCase):
         folder.mkdir()
         shutil.copy(SCENES / "fp16.onnx", folder)
         manifest = package.read_manifest(SCENES)
-        manifest["defaults"]["variance"] = "fixed-small"
+        manifest["defaults"] |= {"variance": "fixed-small", "spacing": "linspace"}
         del manifest["analytic-variance"]
         package.write_manifest(folder, manifest)
         path = self.folder / "one.npz"

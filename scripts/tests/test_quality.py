@@ -38,8 +38,9 @@ if sys.argv[1] == "bench":
 words = [word for word in sys.argv[2:] if word != "--quiet"]
 asked = dict(zip(words[::2], words[1::2]))
 for seed in range(int(asked["--seed"]), int(asked["--seed"]) + int(asked["--count"])):
-    recipe = {{"model": "small", "sha256": {sha256!r}, "seed": seed, "steps": int(asked["--steps"]), "spacing": "linspace"}}
+    recipe = {{"model": "small", "sha256": {sha256!r}, "seed": seed, "steps": int(asked["--steps"])}}
     recipe |= {{key: asked["--" + key] for key in ("precision", "sampler", "variance", "class") if "--" + key in asked}}
+    recipe |= {{"spacing": asked.get("--spacing", "trailing")}}
     recipe |= {{"guidance": float(asked["--guidance"])}} if "--guidance" in asked else {{}}
     recipe |= json.loads(os.environ.get("LIES", "{{}}"))
     text = PngImagePlugin.PngInfo()
@@ -131,7 +132,8 @@ class PyTorch(unittest.TestCase):
     def test_it_paints_the_picture_of_the_reference(self):
         manifest, reference = package.read_manifest(SCENES), package.read_reference(SCENES)
         steps, label = len(reference["timesteps"]), int(reference["class"][0])
-        painter = painting.PyTorch(SCENES, manifest, Way("fp16", "ddpm", steps, "fixed-small", "pytorch"))
+        way = Way("fp16", "ddpm", steps, "fixed-small", "pytorch", spacing="linspace")  # as the reference was walked
+        painter = painting.PyTorch(SCENES, manifest, way)
         pictures = painter.part((0, 2, label))  # export.py draws the reference's noise from seed 0
         self.assertEqual(pictures.shape, (2, 32, 32, 3))
         own = pictures[0] / 127.5 - 1
@@ -159,7 +161,7 @@ class Quality(Case):
         pictures = np.concatenate([shades, 255 - shades, shades // 4], 3) + np.zeros((240, 8, 8, 3))
         data.save(self.real, pictures, np.arange(240) % 2, ["dark", "bright"], "CC0-1.0")
         self.ways = [Way("fp16", "ddpm", 50, "fixed-small"), Way("int8", "ddpm", 50, "fixed-small"), Way("fp16", "ddim", 10)]
-        known = mock.patch.object(quality, "WAYS", [*quality.WAYS, Way("fp16", "ddim", 10, guidance=3.0)])
+        known = mock.patch.object(quality, "WAYS", [*quality.WAYS, Way("fp16", "ddim", 10), Way("fp16", "ddim", 10, guidance=3.0)])
         known.start()
         self.addCleanup(known.stop)
         self.page = self.folder / "docs" / "quality.md"

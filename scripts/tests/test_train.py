@@ -239,7 +239,7 @@ class Export(Case):
             self.assertEqual(entry | package.file_entry(self.folder / "small" / f"{precision}.onnx"), entry)
         self.assertEqual(manifest["classes"], {"names": ["dark", "bright"], "null": 2})
         self.assertEqual([len(table) for table in manifest["analytic-variance"].values()], [10, 20, 25, 50, 100])
-        self.assertEqual(manifest["defaults"]["variance"], "analytic")
+        self.assertEqual((manifest["defaults"]["variance"], manifest["defaults"]["spacing"]), ("fixed-small", "trailing"))
         self.assertTrue(all(0 <= sigma2 < 1 for table in manifest["analytic-variance"].values() for sigma2 in table))
         self.assertTrue(any("% off" in str(call) for call in self.printed.call_args_list))
         self.assertIn("| int8 | `int8.onnx` |", (self.folder / "small" / "README.md").read_text())

@@ -186,12 +186,12 @@ fn mistakes_are_one_sentence_and_an_exit_code() {
         Case(
             &["--steps", "0"],
             1,
-            "linspace: expected 1 to 1000 steps, found 0",
+            "trailing: expected 1 to 1000 steps, found 0",
         ),
         Case(
             &["--steps", "1001"],
             1,
-            "linspace: expected 1 to 1000 steps, found 1001",
+            "trailing: expected 1 to 1000 steps, found 1001",
         ),
         Case(
             &["--spacing", "explicit:1,5"],
@@ -207,7 +207,7 @@ fn mistakes_are_one_sentence_and_an_exit_code() {
         Case(
             &["--variance", "analytic", "--steps", "7"],
             1,
-            "expected linspace with a table's steps (10, 20, 25, 50, 100), found linspace with 7",
+            "expected linspace with a table's steps (10, 20, 25, 50, 100), found trailing with 7",
         ),
         Case(
             &["--guidance", "-1"],
@@ -223,7 +223,7 @@ fn mistakes_are_one_sentence_and_an_exit_code() {
         Case(&["--scale", "0"], 2, "--scale"),
         Case(&["--morph", "1", "2", "--frames", "1"], 2, "--frames"),
         Case(
-            &["--steps", "1"],
+            &["--spacing", "linspace", "--steps", "1"],
             1,
             "expected a first step that is mostly noise",
         ),

@@ -74,11 +74,11 @@ fn the_same_seed_is_the_same_picture_on_every_processor() {
     let mut painter = Painter::open(package, Some(Precision::Fp16), 1).unwrap();
     let recipe = painter.recipe(3);
     let found = paint(&mut painter, &recipe);
-    golden::assert_painted("scenes-32-fp16-analytic", &found);
+    golden::assert_painted("scenes-32-fp16", &found);
 }
 
-/// As this one was painted by a program that knew no table in a recipe, of a model whose own
-/// variance was another one.
+/// As this one was painted by a program that knew no table in a recipe, of a model whose own walk
+/// was another one.
 const OLD_RECIPE: &str = r#"{"version":"0.1.0","noise":"philox4x32-10/as241 v1","model":"scenes-32",
     "sha256":"2cd6297f94b353d6870fc7f445db3dcc36c68b4caf29e4b2b95524bd6a918bff","precision":"fp16",
     "seed":3,"steps":50,"sampler":"ddpm","spacing":"linspace","variance":"fixed-small",
@@ -91,7 +91,7 @@ fn an_old_recipe_is_still_the_same_picture() {
     let recipe = Recipe::from_png("old.png", &png).unwrap();
     let package = Library::new(None).open("scenes-32").unwrap();
     let mut painter = Painter::open(package, Some(Precision::Fp16), 1).unwrap();
-    golden::assert_painted("scenes-32-fp16", &paint(&mut painter, &recipe));
+    golden::assert_painted("scenes-32-fp16-linspace", &paint(&mut painter, &recipe));
     let again = painter.changed(&recipe, &Changes::default());
     assert_eq!(again, recipe, "what nobody asks to change stays");
 }
@@ -199,7 +199,7 @@ fn the_null_class_can_be_painted_and_a_step_that_shows_noise_cannot() {
         ..recipe_of(&painter, 1, 2)
     };
     paint(&mut painter, &recipe);
-    recipe.steps = 1;
+    (recipe.steps, recipe.spacing) = (1, Spacing::Linspace);
     let result = painter.paint(&recipe, None, &mut |_| ControlFlow::Continue(()));
     let error = result.unwrap_err().to_string();
     assert!(
@@ -261,7 +261,12 @@ fn a_picture_to_start_from_shows_through_as_far_as_strength_lets_it() {
 fn the_analytic_variance_is_taken_where_it_was_measured() {
     let painter = default_painter(1);
     let tables = painter.manifest().analytic_variance.clone();
-    let own = painter.recipe(1);
+    let analytic = Changes {
+        variance: Some(VarianceKind::Analytic),
+        spacing: Some(Spacing::Linspace),
+        ..Changes::default()
+    };
+    let own = painter.changed(&painter.recipe(1), &analytic);
     assert_eq!((own.steps, own.variance), (50, VarianceKind::Analytic));
     assert_eq!(own.variance_table.as_ref(), Some(&tables["50"]));
     let changed = |from: &Recipe, changes: &Changes| {
