@@ -42,6 +42,7 @@ WAYS = [
     Way("fp16", "ddpm", 50, "fixed-small", spacing="linspace"),
     Way("fp16", "ddpm", 10, "fixed-small", spacing="linspace"),
     Way("fp16", "ddpm", 10, "analytic", spacing="linspace"),
+    Way("fp16", "ddim", 25, spacing="linspace"),
     Way("fp16", "ddpm", 25, "fixed-small"),
     Way("fp16", "ddpm", 8, "fixed-small"),
     Way("int8", "ddpm", 8, "fixed-small"),
@@ -54,6 +55,7 @@ WAYS = [
     *(Way("fp16", "ddpm", 10, "fixed-small", guidance=weight) for weight in (1.5, 2.0, 3.0)),
     Way("fp16", "ddpm", 50, "fixed-small", "pytorch"),
 ]
+NOISE = (1, 2)  # levels of 255 that real pictures are roughened by, to show what the figures see
 ROUNDING = 6  # significant digits of a figure
 
 
@@ -100,6 +102,12 @@ class Measured:
         precision, recall = self.manifold.of(seen)
         mean, deviation = kid.colours(pictures)
         return {"kid": self.kid.of(seen), "precision": precision, "recall": recall, "mean": mean, "deviation": deviation}
+
+
+def noisy(pictures, levels):
+    """The pictures with normal noise of a standard deviation of so many levels, rounded."""
+    noise = np.random.default_rng(0).normal(0, levels, pictures.shape)
+    return np.clip(np.round(pictures + noise), 0, 255).astype(np.uint8)
 
 
 # ---- what is written ------------------------------------------------------------------------------------------------
@@ -207,6 +215,7 @@ def main(arguments=None):
         return
     measure = Measured(real.against[0], keep)
     floor, measured = measure.of(real.floor[0]), {}
+    rough = {levels: measure.of(noisy(real.floor[0], levels)) for levels in NOISE}
     for way in ways:
         measured[way] = measure.of(painted[way])
         figure = measured[way]["kid"].scaled(1000)
@@ -219,6 +228,7 @@ def main(arguments=None):
         "sha256": {precision: manifest["files"][precision]["sha256"] for precision in precisions},
         "real": {"pictures": len(real.against[1]), "mean": real_mean, "deviation": real_deviation},
         "floor": {"pictures": len(real.floor[1])} | {name: told(figure) for name, figure in floor.items()},
+        "noise": [{"levels": levels} | {name: told(figure) for name, figure in one.items()} for levels, one in rough.items()],
         "ways": [entry(way, measured[way], len(painted[way])) for way in ways],
         "pairs": [pair(*both, measured, painted) for both in pairs(ways)],
         "milliseconds": {precision: milliseconds(args.program, folder, precision) for precision in precisions},

@@ -59,6 +59,9 @@ def milliseconds(found, way):
 def figures(found):
     """The table of all ways to paint."""
     rows = [["real pictures", "", "", *(with_error(found["floor"][name], *how) for name, how in SHOWN.items())]]
+    for one in found["noise"]:
+        name = f"real pictures, noise of {one['levels']} level{'s' if one['levels'] > 1 else ''}"
+        rows.append([name, "", "", *(with_error(one[figure], *how) for figure, how in SHOWN.items())])
     for way in by_walk(found["ways"]):
         ms = milliseconds(found, way)
         cells = [with_error(way[name], *how) for name, how in SHOWN.items()]

@@ -16,7 +16,7 @@ import published
 
 
 def kept_list(steps, process=diffusion.PROCESS):
-    return published.kept_steps(diffusion.alphas_cumprod(process), diffusion.timesteps(steps, process))
+    return published.kept_steps(diffusion.alphas_cumprod(process), published.linspace(process["train-timesteps"], steps))
 
 
 LINEAR = diffusion.PROCESS | {"schedule": "linear", "beta-start": 1e-4, "beta-end": 0.02}
@@ -39,8 +39,10 @@ class Schedule(unittest.TestCase):
         np.testing.assert_array_equal(diffusion.alphas_cumprod(table), diffusion.alphas_cumprod(LINEAR))
 
     def test_kept_steps(self):
-        self.assertEqual(diffusion.timesteps(10), [999, 888, 777, 666, 555, 444, 333, 222, 111, 0])
-        self.assertEqual(diffusion.timesteps(4), [999, 666, 333, 0])
+        linspace = diffusion.DEFAULTS | {"spacing": "linspace"}
+        self.assertEqual(diffusion.timesteps(10, defaults=linspace), [999, 888, 777, 666, 555, 444, 333, 222, 111, 0])
+        self.assertEqual(diffusion.timesteps(4, defaults=linspace), [999, 666, 333, 0])
+        self.assertEqual(diffusion.timesteps(4), [999, 749, 499, 249])
         self.assertEqual(len(diffusion.timesteps()), diffusion.DEFAULTS["steps"])
 
 

@@ -191,6 +191,8 @@ class Quality(Case):
         self.assertTrue(text.endswith("<!-- small: end -->\nAfter.\n"))
         self.assertNotIn("an earlier table", text)
         self.assertIn("| ddim, 10 steps | fp16 | 25 |", text)
+        self.assertEqual([one["levels"] for one in found["noise"]], [1, 2])
+        self.assertIn("| real pictures, noise of 2 levels |", text)
         self.assertIn("| int8 − fp16 | ddpm, fixed-small, 50 steps |", text)
         self.assertIn("| int8 − fp16, ddpm, fixed-small, 50 steps: PSNR at least 30 dB |", text)
         for plot in ("steps", "time"):
