@@ -11,7 +11,7 @@ are spaced `trailing`: those of the student are among the teacher's, the first i
 exactly those that were trained.
 
 The student learns DDIM's steps and is walked with DDPM's. Either keeps x_t at the noise it was trained at, but DDIM
-carries the error of every step on to the picture, where DDPM draws most of it anew (docs/quality.md has both).
+carries the error of every step on to the picture, where DDPM draws most of it anew (scripts/README.md has both).
 
 Checkpoint, log, sheets, sittings and torchrun are train.py's; export.py makes the package.
 """
