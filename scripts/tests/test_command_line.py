@@ -54,7 +54,6 @@ class Sentences(unittest.TestCase):
                     parse(text)
 
 
-@needs(EVERYTHING)
 class Spelled(unittest.TestCase):
     def test_a_command_is_spelled_as_it_can_be_typed_again(self):
         p = argparse.ArgumentParser(prog="any.py")
@@ -70,6 +69,7 @@ class Spelled(unittest.TestCase):
         self.assertEqual(command_line.spelled(p, p.parse_args(["--out", "x"]), set()), "scripts/any.py --out x")
 
 
+@needs(EVERYTHING)
 class Help(unittest.TestCase):
     def test_help_shows_the_command_line(self):
         for name in COMMANDS:
