@@ -158,27 +158,30 @@ def replaced(text, name, lines):
 
 
 def plot(found, path, label, position):
-    """KID-Lite0 above the floor over `position(way)`, one line per file and sampler, both axes logarithmic."""
+    """KID-Lite0 over `position(way)`, one line per file and sampler, between real pictures and roughened ones."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(8, 5))
-    lines, (floor, floor_error) = {}, found["floor"]["kid"]
+    lines = {}
     for way in by_walk(found["ways"]):
         if way["engine"] != "pytorch" and way["guidance"] == 1:
             lines.setdefault((way["file"], way["sampler"], way["variance"], way["spacing"]), []).append(way)
     for marker, ((file, sampler, variance, spacing), ways) in zip("osD^vP*X", lines.items()):
-        x, y = [position(way) for way in ways], [1000 * (way["kid"][0] - floor) for way in ways]
+        x, y = [position(way) for way in ways], [1000 * way["kid"][0] for way in ways]
         errors, style = [1000 * way["kid"][1] for way in ways], "--" if file == "int8" else "-"
         name = " ".join(filter(None, [sampler, variance, spacing, file]))
         axes.errorbar(x, y, errors, marker=marker, linestyle=style, capsize=3, label=name)
-    axes.axhspan(0, 1000 * floor_error, color="0.85", label="real pictures, one standard error")
-    axes.set(xscale="log", yscale="log", xlabel=label, ylabel="KID-Lite0 × 1000 above that of real pictures", title=found["model"])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(ticker.NullFormatter())
+    for levels, one in [(0, found["floor"]), *((one["levels"], one) for one in found["noise"])]:
+        name = f"real pictures, noise of {levels}" if levels else "real pictures"
+        axes.axhline(1000 * one["kid"][0], color="0.6", linestyle=":", zorder=0)
+        axes.annotate(name, (1, 1000 * one["kid"][0]), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4")
+    axes.set(xscale="log", xlabel=label, ylabel="KID-Lite0 × 1000", title=found["model"])
+    axes.set_ylim(bottom=min(0, *axes.get_ylim()))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     ticks = sorted({float(f"{position(way):.2g}") for ways in lines.values() for way in ways})
     axes.set_xticks([tick for index, tick in enumerate(ticks) if index == 0 or tick / ticks[index - 1] > 1.15])
     axes.grid(True, which="both", alpha=0.3)
