@@ -149,8 +149,8 @@ def pairs(ways):
             if same_walk(way, other) and same_engine and (way.precision, other.precision) == ("int8", "fp16"):
                 files.append((way, other))
             same_steps = way.sampler == other.sampler and other.steps in (way.steps, 2 * way.steps)
-            unguided = way.guidance == other.guidance == 1
-            if same_engine and same_file and same_steps and unguided and way.spacing == other.spacing and (way.variance, other.variance) == ("analytic", "fixed-small"):
+            same_rest = way.guidance == other.guidance == 1 and way.spacing == other.spacing
+            if same_engine and same_file and same_steps and same_rest and (way.variance, other.variance) == ("analytic", "fixed-small"):
                 variances.append((way, other))
     return engines + files + variances
 
