@@ -92,7 +92,7 @@ def neighbours(found):
     return [
         "![nearest neighbours](neighbours.png)",
         "",
-        "Above: painted, two of each class, the first seeds. Below each: the nearest training picture in pixels, and the",
+        "Above: painted, the first seeds of each class. Below each: the nearest training picture in pixels, and the",
         f"nearest in features of the hundred nearest in pixels; there are {found['training']:,} of them. On average over",
         f"{found['painted']['pictures']:,} painted pictures the nearest one is {painted} levels of 255 away (root mean",
         f"square), and over {found['real']['pictures']:,} real pictures that training had not seen {real}:",

@@ -3,7 +3,7 @@
     python scripts/neighbours.py --package models/scenes-32 --program target/release/driftglass \\
         --data ../runs/scenes-32.npz --real ../runs/scenes-32-fresh.npz --work ../runs/quality
 
-Writes neighbours.png, two painted pictures of each class above their nearest training pictures, in pixels and in
+Writes neighbours.png, the first painted pictures of each class above their nearest training pictures, in pixels and in
 features; and neighbours.json, how far off the nearest training picture is from pictures that were painted and from
 real ones that training has not seen. A model that recites is nearer than those.
 """

@@ -157,7 +157,7 @@ class PyTorch:
         assert walked, f"{way.name}: diffusion.py does not walk it"
         self.torch, self.network = torch, weights.load(folder, way.precision)[0]
         image, defaults = manifest["image"], manifest["defaults"] | {"sampler": way.sampler, "variance": way.variance}
-        defaults |= {"spacing": way.spacing} if way.spacing else {}
+        defaults["spacing"] = way.spacing or defaults["spacing"]
         self.shape = (image["channels"], image["height"], image["width"])
         self.kept = diffusion.timesteps(way.steps, manifest["diffusion"], defaults)
         self.step = diffusion.reverse_update(self.kept, manifest["diffusion"], defaults)

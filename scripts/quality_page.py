@@ -201,16 +201,18 @@ def plot_guidance(found, path):
     guided = [way for way in found["ways"] if way["guidance"] != 1]
     if not guided:
         return
-    same = [walk(way | {"guidance": 1}) for way in guided[:1]]
-    ways = [way for way in by_walk(found["ways"]) if walk(way | {"guidance": 1}) in same and way["file"] == guided[0]["file"]]
-    ways = [way for way in ways if way["engine"] == "driftglass"]
+
+    def unguided(way):
+        return walk(way | {"guidance": 1}), way["engine"], way["file"]
+
+    ways = [way for way in by_walk(found["ways"]) if unguided(way) == unguided(guided[0])]
     figure, axes = pyplot.subplots(1, 2, figsize=(8, 4))
     for axis, names in zip(axes, [["kid"], ["precision", "recall"]]):
         for name, marker in zip(names, "os"):
             factor = SHOWN[name][1]
             values, errors = ([factor * way[name][part] for way in ways] for part in (0, 1))
             axis.errorbar([way["guidance"] for way in ways], values, errors, marker=marker, capsize=3, label=name)
-        axis.set_xlabel(f"weight of guidance; {same[0]}")
+        axis.set_xlabel(f"weight of guidance; {unguided(guided[0])[0]}")
         axis.grid(True, alpha=0.3)
     axes[0].set_ylabel("KID-Lite0 × 1000")
     axes[1].legend()

@@ -117,6 +117,7 @@ class Training:
             raise SystemExit(f"{args.data}: expected at least 10 square pictures, found {pictures.shape}")
         self.config = self.shape_of_network()
         self.earlier = []  # what the network had learned from before this run
+        self.told = self.facts()
         # The order in memory that convolutions and norms together are fastest in.
         self.layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
         torch.manual_seed(args.seed)
@@ -178,14 +179,13 @@ class Training:
             "process": self.process,
             "defaults": self.defaults,
             "earlier": self.earlier,
-            "told": self.told(),
+            "told": {"steps": self.step} | self.told,
         }
 
-    def told(self):
-        """What a card says of the run, so that it can be run again."""
+    def facts(self):
+        """What a card says of the run, so that it can be run again; as it starts, since sources change while it runs."""
         device = torch.cuda.get_device_name() if self.device.type == "cuda" else hardware.processor()
-        told = {"steps": self.step, "command": self.args.command, "processes": self.world, "hardware": device}
-        return told | {"commit": commit()}
+        return {"command": self.args.command, "processes": self.world, "hardware": device, "commit": commit()}
 
     def restore(self):
         state = load_checkpoint(self.checkpoint, self.device)
