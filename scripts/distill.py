@@ -10,6 +10,9 @@ pure noise epsilon says nothing of the picture; a teacher of epsilon needs no tr
 are spaced `trailing`: those of the student are among the teacher's, the first is pure noise, and the program asks for
 exactly those that were trained.
 
+Its last step, to the picture itself, it learns from the pictures, as train.py teaches it. What DDIM leaves in a picture
+is the teacher's last noise, and eyes and figures see that more than anything else (docs/quality.md).
+
 The student learns DDIM's steps and is walked with DDPM's. Either keeps x_t at the noise it was trained at, but DDIM
 carries the error of every step on to the picture, where DDPM draws most of it anew (scripts/README.md has both).
 
@@ -79,17 +82,19 @@ class Lesson:
         self.long_step, self.velocity = table(step, student), table(velocity, student)
         self.teacher_t, self.t = (torch.tensor([kept.t for kept in kept_list], device=device) for kept_list in (teacher, student))
 
-    def target(self, predict, x, index):
-        """v `[n, c, h, w]` with which one step of the student from x ends where the teacher's steps do (algorithm 2).
+    def target(self, predict, x, x0, index):
+        """v `[n, c, h, w]` with which one step of the student from x ends where the teacher's steps do (algorithm 2), or
+        the last one at the picture x0 that x is made of.
 
         `predict(x, t)` is the teacher, t `[n]`; `index` int64 `[n]` is each picture's place among the student's steps.
         """
         start = x
         for at in (index * self.stride + passed for passed in range(self.stride)):
-            x0 = mixed(self.estimate[at], x, predict(x, self.teacher_t[at]))
+            estimate = mixed(self.estimate[at], x, predict(x, self.teacher_t[at]))
             if self.clip is not None:
-                x0 = x0.clip(-self.clip, self.clip)
-            x = mixed(self.step[at], x, x0)
+                estimate = estimate.clip(-self.clip, self.clip)
+            x = mixed(self.step[at], x, estimate)
+        x = torch.where((index == len(self.t) - 1)[:, None, None, None], x0, x)
         a, b = self.long_step[index].T[..., None, None, None]
         return mixed(self.velocity[index], start, (x - a * start) / b)
 
@@ -144,7 +149,7 @@ class Distillation(train.Training):
         """Mean squared error of v per picture, `[n]`."""
         x_t = self.noised(x0, t, noise)
         with torch.no_grad():
-            v = self.lesson.target(lambda x, t: self.answer(self.teach, x, t, labels), x_t, self.place[t])
+            v = self.lesson.target(lambda x, t: self.answer(self.teach, x, t, labels), x_t, x0, self.place[t])
         return (self.answer(network, x_t, t, labels) - v).square().mean((1, 2, 3))
 
     def loss(self, errors, t):
