@@ -18,6 +18,7 @@ from PIL import Image
 import data
 import features
 import kid
+import model_card
 import neighbours
 import package
 import painting
@@ -224,6 +225,17 @@ class Quality(Case):
             pair |= {"kid": [-0.5, 0], "psnr-db": [29, 0.1]}
         holds = [line.split(" | ")[-1] for line in quality_page.bars(found)[2:-1]]
         self.assertEqual(holds, ["no |", "yes |", "no |", "yes |"])
+
+    def test_the_card_says_why_the_analytic_variance_is_not_the_default(self):
+        figures = {name: kid.Figure(0.01, np.full(kid.GROUPS, 0.01)) for name in ("kid", "precision", "recall")}
+        ways = [Way("fp16", "ddpm", 25, "analytic"), Way("fp16", "ddpm", 50, "fixed-small")]
+        names = {"way": ways[0].name, "other": ways[1].name}
+        for difference, said in [(0.002, True), (-0.002, False)]:
+            found = {"ways": [quality.entry(way, figures, 120) for way in ways], "pairs": [names | {"kid": [difference, 0]}]}
+            found["ways"][0]["kid"][0] += difference
+            text = " ".join(model_card.analytic(found))
+            self.assertEqual("not better than `fixed-small` in 50 (KID 12.0 against 10.0)" in text, said)
+            self.assertEqual(bool(text), said)
 
     def test_a_student_is_held_against_the_best_of_its_teacher_in_50_steps(self):
         def way(steps, value):
