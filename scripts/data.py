@@ -170,7 +170,7 @@ def tile_kind(name):
 
 
 def tiles(args):
-    """Dungeon Crawl Stone Soup 0.28.0: 32x32 monsters, items, effects and dungeon features (mostly CC0)"""
+    """Dungeon Crawl Stone Soup 0.28.0: 32x32 monsters, items, effects and dungeon features (CC0)"""
     archive = apt_source(
         args.cache,
         "crawl_0.28.0.orig.tar.xz",
@@ -188,7 +188,7 @@ def tiles(args):
             if image.size == (32, 32) and (np.asarray(image)[..., 3] > 0).mean() > 0.12 and np.std(tile) > 12:
                 pictures.append(resized(tile, args.size, Image.Resampling.NEAREST))
                 labels.append(classes.index(kind))
-    return *shuffled(pictures, labels), classes, "Dungeon Crawl Stone Soup tiles, CC0-1.0 and others (see its LICENSE)"
+    return *shuffled(pictures, labels), classes, "Dungeon Crawl Stone Soup 0.28.0 tiles, CC0-1.0, by the artists in ARTISTS.md"
 
 
 FASHION = ["t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"]

@@ -5,6 +5,7 @@
 Reads quality.json of each package that is named, and needs none of what was painted.
 """
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -157,14 +158,25 @@ def replaced(text, name, lines):
 # ---- plots ----------------------------------------------------------------------------------------------------------
 
 
-def plot(found, path, label, position):
-    """KID-Lite0 over `position(way)`, one line per file and sampler, between real pictures and roughened ones."""
+@contextlib.contextmanager
+def drawing(path, columns, size):
+    """(figure, axes) to draw on, which are at `path` afterwards, the same bytes for the same drawing."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot, ticker
+    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5))
+    figure, axes = pyplot.subplots(1, columns, figsize=size)
+    yield figure, axes
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def plot(found, axes, label, position):
+    """KID-Lite0 over `position(way)`, one line per file and sampler, between real pictures and roughened ones."""
+    from matplotlib import ticker
+
     lines = {}
     for way in by_walk(found["ways"]):
         if way["engine"] != "pytorch" and way["guidance"] == 1:
@@ -186,40 +198,38 @@ def plot(found, path, label, position):
     axes.set_xticks([tick for index, tick in enumerate(ticks) if index == 0 or tick / ticks[index - 1] > 1.15])
     axes.grid(True, which="both", alpha=0.3)
     axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    pyplot.close(figure)
 
 
-def plot_guidance(found, path):
-    """KID-Lite0, precision and recall over the weight of guidance, of the walk that was guided; nothing where none was."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    guided = [way for way in found["ways"] if way["guidance"] != 1]
-    if not guided:
-        return
+def plot_guidance(found, axes, guided):
+    """KID-Lite0 on one of two axes, precision and recall on the other, over the weight of guidance of the walk `guided`."""
 
     def unguided(way):
         return walk(way | {"guidance": 1}), way["engine"], way["file"]
 
-    ways = [way for way in by_walk(found["ways"]) if unguided(way) == unguided(guided[0])]
-    figure, axes = pyplot.subplots(1, 2, figsize=(8, 4))
+    ways = [way for way in by_walk(found["ways"]) if unguided(way) == unguided(guided)]
     for axis, names in zip(axes, [["kid"], ["precision", "recall"]]):
         for name, marker in zip(names, "os"):
             factor = SHOWN[name][1]
             values, errors = ([factor * way[name][part] for way in ways] for part in (0, 1))
             axis.errorbar([way["guidance"] for way in ways], values, errors, marker=marker, capsize=3, label=name)
-        axis.set_xlabel(f"weight of guidance; {unguided(guided[0])[0]}")
+        axis.set_xlabel(f"weight of guidance; {unguided(guided)[0]}")
         axis.grid(True, alpha=0.3)
     axes[0].set_ylabel("KID-Lite0 × 1000")
     axes[1].legend()
-    figure.suptitle(found["model"])
-    figure.tight_layout()
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    pyplot.close(figure)
+
+
+def plots(found):
+    """All plots of one model, beside the page."""
+    timed = f"ms per picture on one core: {found['processor']}"
+    over = {"steps": ("kept steps", lambda way: way["steps"]), "time": (timed, lambda way: milliseconds(found, way))}
+    for name, (label, position) in over.items():
+        with drawing(PAGE.parent / f"quality-{found['model']}-{name}.png", 1, (8, 5)) as (_, axes):
+            plot(found, axes, label, position)
+    guided = [way for way in found["ways"] if way["guidance"] != 1]
+    if guided:
+        with drawing(PAGE.parent / f"quality-{found['model']}-guidance.png", 2, (8, 4)) as (figure, axes):
+            plot_guidance(found, axes, guided[0])
+            figure.suptitle(found["model"])
 
 
 def main(arguments=None):
@@ -232,10 +242,7 @@ def main(arguments=None):
         teacher = folder.parent / manifest.get("training", {}).get("teacher", "none")
         teacher = read(teacher) if (teacher / "quality.json").exists() else None
         PAGE.write_text(replaced(PAGE.read_text(), folder.name, section(found, teacher)))
-        plot(found, PAGE.parent / f"quality-{folder.name}-steps.png", "kept steps", lambda way: way["steps"])
-        timed = f"ms per picture on one core: {found['processor']}"
-        plot(found, PAGE.parent / f"quality-{folder.name}-time.png", timed, lambda way, found=found: milliseconds(found, way))
-        plot_guidance(found, PAGE.parent / f"quality-{folder.name}-guidance.png")
+        plots(found)
         model_card.write(folder, manifest)
 
 
