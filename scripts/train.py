@@ -17,6 +17,8 @@ fast way back through it. --compile is for GPUs: on a CPU PyTorch 2.15 answered 
 One GPU (bf16, --compile) wants larger batches and has room for larger networks, e.g. at 64 px:
     --channels 32,64,96,128 --attention 3 --batch 512 --lr 8e-4 --compile
     --channels 48,96,144,192 --blocks 2 --attention 2,3 --batch 256 --compile
+and at 128 px:
+    --channels 32,64,96,128,192 --attention 3,4 --batch 128 --compile
 """
 
 import argparse
