@@ -10,7 +10,7 @@ import numpy as np
 import published
 
 PROCESS = {"train-timesteps": 1000, "schedule": "cosine", "prediction": "epsilon", "clip": 1.0}
-DEFAULTS = {"steps": 50, "sampler": "ddpm", "spacing": "trailing", "variance": "fixed-small"}
+DEFAULTS = {"steps": 25, "sampler": "ddpm", "spacing": "trailing", "variance": "fixed-small"}
 
 
 def alphas_cumprod(process=PROCESS):

@@ -119,7 +119,7 @@ class Script(unittest.TestCase):
         folder.mkdir()
         shutil.copy(SCENES / "fp16.onnx", folder)
         manifest = package.read_manifest(SCENES)
-        manifest["defaults"] |= {"variance": "fixed-small", "spacing": "linspace"}
+        manifest["defaults"] |= {"steps": 50, "variance": "fixed-small", "spacing": "linspace"}
         del manifest["analytic-variance"]
         package.write_manifest(folder, manifest)
         path = self.folder / "one.npz"

@@ -267,8 +267,8 @@ fn the_analytic_variance_is_taken_where_it_was_measured() {
         ..Changes::default()
     };
     let own = painter.changed(&painter.recipe(1), &analytic);
-    assert_eq!((own.steps, own.variance), (50, VarianceKind::Analytic));
-    assert_eq!(own.variance_table.as_ref(), Some(&tables["50"]));
+    assert_eq!((own.steps, own.variance), (25, VarianceKind::Analytic));
+    assert_eq!(own.variance_table.as_ref(), Some(&tables["25"]));
     let changed = |from: &Recipe, changes: &Changes| {
         let recipe = painter.changed(from, changes);
         (recipe.variance, recipe.variance_table.clone(), recipe)
@@ -279,8 +279,8 @@ fn the_analytic_variance_is_taken_where_it_was_measured() {
     };
     let table = |steps: &str| Some(tables[steps].clone());
 
-    let (variance, found, quick) = changed(&own, &steps(25));
-    assert_eq!((variance, found), (VarianceKind::Analytic, table("25")));
+    let (variance, found, quick) = changed(&own, &steps(10));
+    assert_eq!((variance, found), (VarianceKind::Analytic, table("10")));
     let (variance, found, odd) = changed(&own, &steps(24));
     assert_eq!((variance, found), (VarianceKind::FixedSmall, None));
     assert!(painter.walk(&quick).is_ok() && painter.walk(&odd).is_ok());
