@@ -219,12 +219,13 @@ def plot_guidance(found, axes, guided):
 
 
 def plots(found):
-    """All plots of one model, beside the page."""
+    """All plots of one model that have something to show, beside the page."""
     timed = f"ms per picture on one core: {found['processor']}"
-    over = {"steps": ("kept steps", lambda way: way["steps"]), "time": (timed, lambda way: milliseconds(found, way))}
-    for name, (label, position) in over.items():
-        with drawing(PAGE.parent / f"quality-{found['model']}-{name}.png", 1, (8, 5)) as (_, axes):
-            plot(found, axes, label, position)
+    over = [("steps", "kept steps", lambda way: way["steps"]), ("time", timed, lambda way: milliseconds(found, way))]
+    if len({way["steps"] for way in found["ways"]}) > 1:
+        for name, label, position in over:
+            with drawing(PAGE.parent / f"quality-{found['model']}-{name}.png", 1, (8, 5)) as (_, axes):
+                plot(found, axes, label, position)
     guided = [way for way in found["ways"] if way["guidance"] != 1]
     if guided:
         with drawing(PAGE.parent / f"quality-{found['model']}-guidance.png", 2, (8, 4)) as (figure, axes):

@@ -210,6 +210,7 @@ class Quality(Case):
         quality_page.main([str(self.package)])
         self.assertIn("| ddim, 10 steps, guidance 3 | fp16 | 50 |", self.page.read_text())
         self.assertTrue((self.page.parent / "quality-small-guidance.png").exists())
+        self.assertFalse((self.page.parent / "quality-small-steps.png").exists(), "all have the same steps")
 
     def test_a_bar_holds_or_does_not(self):
         ways = [*self.ways[:2], Way("fp16", "ddpm", 50, "fixed-small", "pytorch"), Way("fp16", "ddpm", 25, "analytic")]
