@@ -76,8 +76,9 @@ def main(arguments=None):
     training = pictures[: args.trained or len(pictures) - data.held_out(args.data)]
     told = {"training": len(training), "way": way.name}
     for name, pictures in [("painted", painted), ("real", real.against[0])]:
-        distances = kid.mean(nearest(pictures, training, 1)[1][:, 0])
-        told[name] = {"pictures": len(pictures), "levels": quality.told(distances)}
+        distances = nearest(pictures, training, 1)[1][:, 0]
+        mean, error = distances.mean(), distances.std(ddof=1) / np.sqrt(len(distances))
+        told[name] = {"pictures": len(pictures), "levels": [quality.rounded(mean), quality.rounded(error)]}
     shown = two_of_each(real.against[1])
     by_pixels, _ = nearest(painted[shown], training, LOOKED_AT)
     by_features = nearest_in_features(painted[shown], training, by_pixels)
