@@ -11,6 +11,7 @@ use driftglass::display::{
 use driftglass::picture::Picture;
 use serde::Deserialize;
 
+use crate::fixtures::data;
 use crate::golden;
 use crate::simulator::colour_epaper::Colours;
 use crate::simulator::epaper::{Bench, Busy, Panel, Role};
@@ -213,12 +214,9 @@ fn seen_in_inks(palette: &Palette, look: Look, frame: &Frame) -> Picture {
 
 #[test]
 fn every_palette_and_every_dither_looks_as_when_it_was_looked_at() {
-    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/models/scenes-32/samples.png");
-    let samples = Picture::decode_png(samples, &std::fs::read(samples).unwrap()).unwrap();
-    // Two by two of the pictures.
-    let part = (393..589).flat_map(|y| (196..392).map(move |x| (x, y)));
-    let part = part.flat_map(|(x, y)| samples.pixel(x, y)).collect();
-    let samples = Frame::from(&Picture::new(196, 196, part));
+    let samples = data("four-scenes.png");
+    let png = std::fs::read(&samples).unwrap();
+    let samples = Frame::from(&Picture::decode_png(samples.display(), &png).unwrap());
     for name in Palette::NAMES {
         let palette = Palette::named(name).unwrap();
         let picture = seen_in_inks(&palette, Look::default(), &chart());

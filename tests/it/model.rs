@@ -185,7 +185,7 @@ fn what_is_wrong_is_said_in_one_sentence() {
         ),
         case(
             "steps that cannot be kept",
-            |copy| edit(copy, "steps = 25", "steps = 5000"),
+            |copy| edit(copy, "steps = 50", "steps = 5000"),
             &["model.toml: defaults"],
         ),
         case(

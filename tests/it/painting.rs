@@ -315,7 +315,7 @@ fn the_analytic_variance_is_taken_where_it_was_measured() {
     let (_, found, quiet) = changed(&own, &sampler(SamplerKind::Ddim));
     assert_eq!(found, None);
     let (_, found, back) = changed(&quiet, &sampler(SamplerKind::Ddpm));
-    assert_eq!((found, back), (table("50"), own));
+    assert_eq!((found, back), (table("25"), own));
 }
 
 /// A package's table may be measured anew; what a picture was painted with is in its recipe.
