@@ -14,7 +14,7 @@ import command_line
 
 import model_card
 import package
-from model_card import walk
+from model_card import halved, walk
 
 HOME = Path(__file__).resolve().parent.parent
 PAGE = HOME / "docs/quality.md"
@@ -113,7 +113,7 @@ def bars(found, teacher=None):
             if way["steps"] == 50:
                 psnr = with_error(pair["psnr-db"], 1)
                 rows.append([f"{way['file']} − {other['file']}, {walk(way)}: PSNR at least 30 dB", psnr, pair["psnr-db"][0] >= 30])
-        elif (way["steps"], other["steps"]) == (25, 50):
+        elif halved(way, other):
             rows.append([f"{walk(way)}: lower KID than {walk(other)}", kid, off < 0])
     return table(["bar", "measured", "holds"], [[*cells, "yes" if holds else "no"] for *cells, holds in rows]) if rows else []
 
