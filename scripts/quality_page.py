@@ -197,7 +197,7 @@ def plot(found, axes, label, position):
     ticks = sorted({float(f"{position(way):.2g}") for ways in lines.values() for way in ways})
     axes.set_xticks([tick for index, tick in enumerate(ticks) if index == 0 or tick / ticks[index - 1] > 1.15])
     axes.grid(True, which="both", alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside the axes, since points lie anywhere in them
 
 
 def plot_guidance(found, axes, guided):
