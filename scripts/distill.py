@@ -86,17 +86,23 @@ class Lesson:
         """v `[n, c, h, w]` with which one step of the student from x ends where the teacher's steps do (algorithm 2), or
         the last one at the picture x0 that x is made of.
 
-        `predict(x, t)` is the teacher, t `[n]`; `index` int64 `[n]` is each picture's place among the student's steps.
+        `predict(x, t, which)` is the teacher, t `[m]`, for the pictures whose numbers in the batch are `which` `[m]`;
+        `index` int64 `[n]` is each picture's place among the student's steps.
         """
-        start = x
+        taught = (index < len(self.t) - 1).nonzero().squeeze(1)
+        walked = self.walked(lambda y, t: predict(y, t, taught), x[taught], index[taught])
+        end = x0.to(walked.dtype).index_copy(0, taught, walked)
+        a, b = self.long_step[index].T[..., None, None, None]
+        return mixed(self.velocity[index], x, (end - a * x) / b)
+
+    def walked(self, predict, x, index):
+        """Where the teacher's steps lead x, each picture from its place among the student's steps to the next one."""
         for at in (index * self.stride + passed for passed in range(self.stride)):
             estimate = mixed(self.estimate[at], x, predict(x, self.teacher_t[at]))
             if self.clip is not None:
                 estimate = estimate.clip(-self.clip, self.clip)
             x = mixed(self.step[at], x, estimate)
-        x = torch.where((index == len(self.t) - 1)[:, None, None, None], x0, x)
-        a, b = self.long_step[index].T[..., None, None, None]
-        return mixed(self.velocity[index], start, (x - a * start) / b)
+        return x
 
 
 def mixed(coefficients, x, y):
@@ -141,6 +147,9 @@ class Distillation(train.Training):
         taken = {"from": args.teacher_steps, "to": args.steps, "images": self.images, "minutes": round(self.minutes(), 1)}
         return super().state() | {"teacher": self.teacher.name, "rounds": [*self.teacher.rounds, taken]}
 
+    def learned_walk(self, state):
+        return super().learned_walk(state) | {"steps": state["defaults"]["steps"]}
+
     def times(self, share):
         steps = len(self.lesson.t)
         return self.lesson.t[(share * steps).long().clamp(max=steps - 1)]
@@ -149,7 +158,7 @@ class Distillation(train.Training):
         """Mean squared error of v per picture, `[n]`."""
         x_t = self.noised(x0, t, noise)
         with torch.no_grad():
-            v = self.lesson.target(lambda x, t: self.answer(self.teach, x, t, labels), x_t, x0, self.place[t])
+            v = self.lesson.target(lambda x, t, which: self.answer(self.teach, x, t, labels[which]), x_t, x0, self.place[t])
         return (self.answer(network, x_t, t, labels) - v).square().mean((1, 2, 3))
 
     def loss(self, errors, t):

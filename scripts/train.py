@@ -81,6 +81,12 @@ def commit():
     return found.stdout.strip() or "unknown"
 
 
+def facts(command, processes, device):
+    """What a card says of a run, so that it can be run again; asked as it starts, since sources change while it runs."""
+    processor = torch.cuda.get_device_name() if device.type == "cuda" else hardware.processor()
+    return {"command": command, "processes": processes, "hardware": processor, "commit": commit()}
+
+
 def loss_weights(abar, gamma):
     """min-SNR weights for epsilon prediction (Hang et al. 2023, arXiv 2303.09556): min(SNR, gamma) / SNR; gamma 0: ones."""
     snr = abar / (1 - abar)
@@ -119,7 +125,7 @@ class Training:
             raise SystemExit(f"{args.data}: expected at least 10 square pictures, found {pictures.shape}")
         self.config = self.shape_of_network()
         self.earlier = []  # what the network had learned from before this run
-        self.told = self.facts()
+        self.facts = facts(self.args.command, self.world, self.device)
         # The order in memory that convolutions and norms together are fastest in.
         self.layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
         torch.manual_seed(args.seed)
@@ -181,21 +187,20 @@ class Training:
             "process": self.process,
             "defaults": self.defaults,
             "earlier": self.earlier,
-            "told": {"steps": self.step} | self.told,
+            "told": {"steps": self.step} | self.facts,
         }
 
-    def facts(self):
-        """What a card says of the run, so that it can be run again; as it starts, since sources change while it runs."""
-        device = torch.cuda.get_device_name() if self.device.type == "cuda" else hardware.processor()
-        return {"command": self.args.command, "processes": self.world, "hardware": device, "commit": commit()}
+    def learned_walk(self, state):
+        """What of a checkpoint's walk its network has learned, so that a run with another can not go on with it."""
+        return state["process"]
 
     def restore(self):
         state = load_checkpoint(self.checkpoint, self.device)
         if state["config"] != dataclasses.asdict(self.config):
             raise SystemExit(f"{self.checkpoint}: another network, expected {self.config}; choose another --out or --no-resume")
-        if (state["process"], state["defaults"]) != (self.process, self.defaults):
-            walk = self.process | self.defaults
-            raise SystemExit(f"{self.checkpoint}: a network for another walk, expected {walk}; choose another --out or --no-resume")
+        expected = self.learned_walk({"process": self.process, "defaults": self.defaults})
+        if self.learned_walk(state) != expected:
+            raise SystemExit(f"{self.checkpoint}: a network for another walk, expected {expected}; choose another --out or --no-resume")
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -60,7 +60,7 @@ def teachers_steps(process, teacher_steps, predict, x):
 
 def long_steps(lesson, predict, x, pictures):
     """What one step of a student that has learned the lesson makes of x `[n, ...]`, picture i at its step i."""
-    v = lesson.target(predict, x, pictures, torch.arange(len(x)))
+    v = lesson.target(lambda x, t, which: predict(x, t), x, pictures, torch.arange(len(x)))
     kept_list = published.kept_steps(diffusion.alphas_cumprod(), lesson.t.tolist())
     steps = []
     for kept, one, velocity in zip(kept_list, x.double().numpy(), v.double().numpy()):
@@ -105,6 +105,19 @@ class Lesson(unittest.TestCase):
         found, _ = long_steps(distill.Lesson(diffusion.PROCESS, 16, 8), predict, self.x, self.pictures)
         expected = teachers_steps(diffusion.PROCESS, 16, predict, self.x)
         np.testing.assert_allclose(found[:-1], expected[:-1], atol=5e-4)
+
+    def test_the_teacher_is_not_asked_about_the_last_step(self):
+        asked = []
+
+        def predict(x, t, which):
+            asked.append((which.tolist(), t.tolist()))
+            return torch.zeros_like(x)
+
+        index = torch.tensor([7, 2, 7, 0, 6, 1, 5, 3])
+        distill.Lesson(diffusion.PROCESS, 16, 8).target(predict, self.x, self.pictures, index)
+        numbers = [1, 3, 4, 5, 6, 7]
+        self.assertEqual([which for which, _ in asked], [numbers, numbers])
+        self.assertEqual(asked[0][1], [749, 999, 249, 874, 374, 624])
 
     def test_the_students_steps_are_those_of_the_program(self):
         lesson = distill.Lesson(diffusion.PROCESS, 32, 8)
@@ -174,7 +187,7 @@ class Round(Case):
         self.assertIn("expected a multiple of --steps 3", str(told.write.call_args_list))
         round = self.distillation("--images", "64")
         train.save_checkpoint(round.checkpoint, round.state())
-        with self.assertRaisesRegex(SystemExit, "checkpoint.pt: a network for another walk"):
+        with self.assertRaisesRegex(SystemExit, "checkpoint.pt: a network for another walk, expected .*'steps': 2"):
             self.distillation("--images", "64", "--steps", "2")
         small_data(self.folder, size=16)
         with self.assertRaisesRegex(SystemExit, r"small.npz: pictures and classes are \(\(16, 16, 3\), 2\), expected \(\(8, 8, 3\), 2\)"):

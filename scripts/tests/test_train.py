@@ -204,6 +204,16 @@ class Training(Case):
             alone.step += 1
         torch.testing.assert_close(found["network"], alone.network.state_dict(), rtol=1e-4, atol=1e-5)
 
+    def test_another_default_walk_goes_on_and_another_process_does_not(self):
+        training = train.Training(arguments(self.folder))
+        training.update()
+        state = training.state()
+        train.save_checkpoint(training.checkpoint, state | {"defaults": state["defaults"] | {"steps": 7}})
+        self.assertEqual(train.Training(arguments(self.folder)).state()["defaults"], state["defaults"])
+        train.save_checkpoint(training.checkpoint, state | {"process": state["process"] | {"schedule": "linear"}})
+        with self.assertRaisesRegex(SystemExit, "checkpoint.pt: a network for another walk, expected .*'cosine'"):
+            train.Training(arguments(self.folder))
+
     def test_a_checkpoint_of_another_network_is_refused(self):
         training = train.Training(arguments(self.folder))
         train.save_checkpoint(training.checkpoint, training.state())
