@@ -42,8 +42,8 @@ class Figure:
 
 def groups(count):
     """The group of each of `count` pictures; neighbours in order are in different ones."""
-    if count < 2 * GROUPS:
-        raise SystemExit(f"expected at least {2 * GROUPS} pictures, found {count}")
+    if count < GROUPS:
+        raise SystemExit(f"expected at least {GROUPS} pictures, found {count}")
     return np.arange(count) % GROUPS
 
 

@@ -6,7 +6,7 @@
 
 --real is a data set of pictures that training has not seen, or with --held-out the end of one: its first half is what
 all is measured against, its second half shows what no painter can be better than. As many pictures are painted as the
-first half has, with the same classes. --work keeps pictures and features, so a run goes on where it was stopped.
+first half has, with the same classes; --pictures paints more of each where few are held back. --work keeps pictures and features, so a run goes on where it was stopped.
 Writes quality.json into the package; quality_page.py makes tables, plots and the card of it.
 """
 
@@ -73,10 +73,10 @@ class Real:
         order = np.argsort(labels, kind="stable")
         return pictures[order], labels[order]
 
-    def order(self):
-        """What is to be painted: a picture for each one of `against`, of its class."""
-        labels = self.against[1].tolist() if len(self.classes) > 1 else [None] * len(self.against[1])
-        return painting.Order(FIRST_SEED, tuple(labels))
+    def order(self, count=None):
+        """What is to be painted: a picture for each one of `against`, of its class, or `count` with classes as frequent."""
+        labels = np.sort(np.resize(self.against[1], count or len(self.against[1])))
+        return painting.Order(FIRST_SEED, tuple(labels.tolist() if len(self.classes) > 1 else [None] * len(labels)))
 
 
 class Measured:
@@ -206,11 +206,13 @@ def main(arguments=None):
     p.add_argument("--out", type=Path, help="the file to write (default quality.json of the package)")
     names = [way.name for way in WAYS]
     p.add_argument("--ways", nargs="+", choices=names, metavar="WAY", default=names, help=f"default all: {', '.join(names)}")
+    p.add_argument("--pictures", type=command_line.count, help="to paint (default: as many as there are real ones)")
     p.add_argument("--paint", action="store_true", help="paint and go no further")
     args = p.parse_args(arguments)
     folder, manifest, real, keep = opened(args)
     ways = [way for way in WAYS if way.name in args.ways]
-    painted = {way: painting.paint(folder, manifest, way, real.order(), keep, args.program, args.processes) for way in ways}
+    order = real.order(args.pictures)
+    painted = {way: painting.paint(folder, manifest, way, order, keep, args.program, args.processes) for way in ways}
     if args.paint:
         return
     measure = Measured(real.against[0], keep)

@@ -53,8 +53,8 @@ class Kid(unittest.TestCase):
         self.assertEqual((one - one).error(), 0)
 
     def test_too_few_pictures_are_refused(self):
-        with self.assertRaisesRegex(SystemExit, "expected at least 100 pictures, found 99"):
-            kid.Kid(normal(0, 99))
+        with self.assertRaisesRegex(SystemExit, "expected at least 50 pictures, found 49"):
+            kid.Kid(normal(0, 49))
 
 
 class PrecisionAndRecall(unittest.TestCase):

@@ -271,6 +271,15 @@ class Quality(Case):
         self.assertEqual(real.order().labels, (0,) * 10 + (1,) * 10)
         np.testing.assert_array_equal(np.sort(real.floor[0][:, 0, 0, 0]), np.sort(pictures[-20:, 0, 0, 0]))
 
+    def test_where_few_are_held_back_more_are_painted_with_classes_as_frequent(self):
+        real = quality.Real(self.real, 6)
+        self.assertEqual(np.bincount(real.against[1]).tolist(), [2, 1])
+        self.assertEqual(real.order(9).labels, (0,) * 6 + (1,) * 3)
+        self.measure("--held-out", "110", "--pictures", "140")
+        found = json.loads((self.package / "quality.json").read_text())
+        self.assertEqual((found["real"]["pictures"], {way["pictures"] for way in found["ways"]}), (55, {140}))
+        self.assertLess(found["pairs"][0]["kid"][1], found["ways"][0]["kid"][1])
+
     def test_a_page_without_a_place_for_the_model_is_told(self):
         self.measure()
         self.page.write_text("nothing")
