@@ -4,14 +4,14 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use super::operators::ALIGNMENT;
-use super::simd::{Isa, Simd, Work};
+use super::simd::{Int8Simd, Int8Work, Isa, Simd, Work};
 
 /// The most that one core does in a second, as measured on this machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peak {
     /// f32 operations: a multiply-add is two.
     pub flops: f64,
-    /// int8 operations of [`Simd::qtile`], whose operands lie in the nearest cache: a multiply-add
+    /// int8 operations of [`Int8Simd::qtile`], whose operands lie in the nearest cache: a multiply-add
     /// is two.
     pub int8_ops: f64,
     /// Bytes read from a block of memory that is larger than the caches.
@@ -29,9 +29,9 @@ pub fn peak(isa: Isa) -> Peak {
     let block = vec![1.0; BLOCK_BYTES / size_of::<f32>()];
     let block = &block[block.as_ptr().align_offset(ALIGNMENT)..];
     Peak {
-        flops: fastest(isa, MulAdds),
-        int8_ops: fastest(isa, Tiles),
-        read_bytes_per_second: fastest(isa, Reads(block)),
+        flops: fastest(|| isa.run(MulAdds)),
+        int8_ops: fastest(|| isa.run_int8(Tiles)),
+        read_bytes_per_second: fastest(|| isa.run(Reads(block))),
     }
 }
 
@@ -43,18 +43,17 @@ const BLOCK_BYTES: usize = 64 << 20;
 
 /// The amount that `work` gives back, per second. Of all runs the fastest counts: whatever else
 /// the core had to do meanwhile can only have made a run slower.
-fn fastest<W: Work<Output = f64> + Copy>(isa: Isa, work: W) -> f64 {
+fn fastest(work: impl Fn() -> f64) -> f64 {
     let (start, mut best) = (Instant::now(), 0.0f64);
     while start.elapsed() < BUDGET {
         let start = Instant::now();
-        let amount = isa.run(work);
+        let amount = work();
         best = best.max(amount / start.elapsed().as_secs_f64());
     }
     best
 }
 
 /// Operations of f32 multiply-adds in registers.
-#[derive(Clone, Copy)]
 struct MulAdds;
 
 impl Work for MulAdds {
@@ -88,14 +87,13 @@ impl Work for MulAdds {
 }
 
 /// Operations of quantized tiles.
-#[derive(Clone, Copy)]
 struct Tiles;
 
-impl Work for Tiles {
+impl Int8Work for Tiles {
     type Output = f64;
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> f64 {
+    fn run<S: Int8Simd>(self, simd: S) -> f64 {
         /// Values of a row: the operands of the largest tile are 10 KiB.
         const DEPTH: usize = 256;
         const ROUNDS: usize = 256;
@@ -116,7 +114,6 @@ impl Work for Tiles {
 }
 
 /// Bytes read, front to back.
-#[derive(Clone, Copy)]
 struct Reads<'a>(&'a [f32]);
 
 impl Work for Reads<'_> {
@@ -164,7 +161,10 @@ mod tests {
         let block = vec![1.0; 1000];
         // 1000 values are 31 pieces of 8 vectors of 4 f32.
         assert_eq!(Isa::Portable.run(Reads(&block)), (31 * 8 * 4 * 4) as f64);
-        assert_eq!(Isa::Portable.run(Tiles), (2 * 256 * 4 * 8 * 256) as f64);
+        assert_eq!(
+            Isa::Portable.run_int8(Tiles),
+            (2 * 256 * 4 * 8 * 256) as f64
+        );
         let operations = 2 * (1 << 15) * 14 * 4;
         assert_eq!(Isa::Portable.run(MulAdds), f64::from(operations));
     }

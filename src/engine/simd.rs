@@ -36,6 +36,15 @@ pub trait Work {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
+/// A kernel that multiplies int8; for the rest as [`Work`].
+pub trait Int8Work {
+    /// What it computes.
+    type Output;
+
+    /// The work itself, `#[inline(always)]` as that of [`Work`].
+    fn run<S: Int8Simd>(self, simd: S) -> Self::Output;
+}
+
 /// One instruction set. A value of the type is the proof that the core has it.
 ///
 /// # Safety of the pointers
@@ -225,15 +234,19 @@ pub trait Simd: Copy + Send + Sync + std::fmt::Debug + 'static {
     ///
     /// All of them can be written.
     unsafe fn store_levels(self, to: *mut u8, value: Self::F32);
+}
 
-    /// Columns of one tile of a quantized matrix product, and its rows.
+/// What an instruction set multiplies int8 with: the part in which two of them may differ that are
+/// one in all else.
+pub trait Int8Simd: Simd {
+    /// Rows and columns of one tile of a quantized matrix product.
     const QTILE: (usize, usize);
     /// Consecutive k of one column that lie together in packed int8 weights: 4 or 16.
     const QGROUP: usize;
     /// One tile of a quantized matrix product: `out[r][c] = Σ_tap Σ_k rows[tap·R + r][k] · w[...]`
     /// for `R = QTILE.0` rows and `C = QTILE.1` columns, `out` row-major `[R][C]`.
     ///
-    /// `groups` is `k` in units of [`Simd::QGROUP`]; `w` is `[tap][group][column][k in group]`.
+    /// `groups` is `k` in units of [`Int8Simd::QGROUP`]; `w` is `[tap][group][column][k in group]`.
     ///
     /// # Safety
     ///
@@ -247,11 +260,11 @@ pub trait Simd: Copy + Send + Sync + std::fmt::Debug + 'static {
         w: *const i8,
         out: *mut i32,
     );
-    /// [`Simd::qtile`] in f32: `out[r][c] = (sum + start[c]) · step[c]`. The addition wraps.
+    /// [`Int8Simd::qtile`] in f32: `out[r][c] = (sum + start[c]) · step[c]`. The addition wraps.
     ///
     /// # Safety
     ///
-    /// What [`Simd::qtile`] asks for; `scale` has `C` values each.
+    /// What [`Int8Simd::qtile`] asks for; `scale` has `C` values each.
     #[inline(always)]
     unsafe fn qtile_scaled(
         self,
@@ -389,7 +402,7 @@ impl Isa {
         }
     }
 
-    /// Runs `work` on this instruction set.
+    /// Runs `work` on this instruction set; those that differ in int8 alone share what is compiled.
     ///
     /// # Panics
     ///
@@ -397,18 +410,39 @@ impl Isa {
     pub fn run<W: Work>(self, work: W) -> W::Output {
         match self {
             Self::Portable => work.run(Portable),
+            #[cfg(test)]
+            Self::PortableHalf => work.run(Portable),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => Avx2::<false>::detect().expect(ABSENT).vectorize(work),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2Vnni => Avx2::<true>::detect().expect(ABSENT).vectorize(work),
+            Self::Avx2 | Self::Avx2Vnni => Avx2::<false>::detect().expect(ABSENT).vectorize(work),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => Avx512::detect().expect(ABSENT).vectorize(work),
             #[cfg(target_arch = "aarch64")]
-            Self::Neon => Neon::<false>::detect().expect(ABSENT).vectorize(work),
+            Self::Neon | Self::NeonDot | Self::NeonHalf => {
+                work.run(Neon::<false>::detect().expect(ABSENT))
+            }
+        }
+    }
+
+    /// [`Isa::run`] for work that multiplies int8.
+    ///
+    /// # Panics
+    ///
+    /// When the core does not have the instruction set.
+    pub fn run_int8<W: Int8Work>(self, work: W) -> W::Output {
+        match self {
+            Self::Portable => work.run(Portable),
             #[cfg(test)]
             Self::PortableHalf => work.run(Portable),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Avx2::<false>::detect().expect(ABSENT).vectorize_int8(work),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2Vnni => Avx2::<true>::detect().expect(ABSENT).vectorize_int8(work),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Avx512::detect().expect(ABSENT).vectorize_int8(work),
             #[cfg(target_arch = "aarch64")]
-            Self::NeonDot | Self::NeonHalf => Neon::<true>::detect().expect(ABSENT).vectorize(work),
+            Self::Neon => work.run(Neon::<false>::detect().expect(ABSENT)),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot | Self::NeonHalf => work.run(Neon::<true>::detect().expect(ABSENT)),
         }
     }
 }

@@ -8,6 +8,7 @@ use driftglass::board::{Library, Verdict, tier_tables};
 use driftglass::picture::Picture;
 
 use super::command::{fail, run, succeed};
+use super::fixtures::picture;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -160,8 +161,7 @@ fn panel(folder: &Path, size_px: [u16; 2]) {
 }
 
 fn shown(folder: &Path) -> Picture {
-    let path = folder.join("out.png");
-    Picture::decode_png(path.display(), &fs::read(&path).unwrap()).unwrap()
+    picture(&folder.join("out.png"))
 }
 
 #[test]

@@ -5,11 +5,10 @@ use std::path::Path;
 use std::process::Output;
 
 use driftglass::npz::{Archive, Array, Compression};
-use driftglass::picture::Picture;
 use driftglass::pipeline::Recipe;
 use serde_json::Value;
 
-use super::fixtures::{Copy, Graph, data, program};
+use super::fixtures::{Copy, Graph, data, picture, program};
 
 /// Runs the program in `folder` with these arguments.
 pub fn run(folder: &Path, arguments: &[&str]) -> Output {
@@ -39,10 +38,6 @@ pub fn fail(folder: &Path, arguments: &[&str], code: i32) -> String {
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
-}
-
-fn picture(path: &Path) -> Picture {
-    Picture::decode_png(path.display(), &fs::read(path).unwrap()).unwrap()
 }
 
 #[test]
@@ -311,6 +306,20 @@ fn models_are_listed_shown_and_checked() {
         checked.starts_with("linear-large fp32: passed"),
         "{checked}"
     );
+}
+
+#[test]
+fn every_model_of_the_repository_paints_what_pytorch_saw() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let entries = fs::read_dir(models).unwrap();
+    let mut packages: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    packages.retain(|path| path.is_dir());
+    assert!(packages.len() > 1, "{packages:?}");
+    for path in packages {
+        let checked = succeed(folder.path(), &["models", "check", path.to_str().unwrap()]);
+        assert_eq!(checked.matches(": passed").count(), 2, "{checked}");
+    }
 }
 
 #[test]

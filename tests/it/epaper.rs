@@ -11,7 +11,7 @@ use driftglass::display::{
 use driftglass::picture::Picture;
 use serde::Deserialize;
 
-use crate::fixtures::data;
+use crate::fixtures::{data, picture};
 use crate::golden;
 use crate::simulator::colour_epaper::Colours;
 use crate::simulator::epaper::{Bench, Busy, Panel, Role};
@@ -214,9 +214,7 @@ fn seen_in_inks(palette: &Palette, look: Look, frame: &Frame) -> Picture {
 
 #[test]
 fn every_palette_and_every_dither_looks_as_when_it_was_looked_at() {
-    let samples = data("four-scenes.png");
-    let png = std::fs::read(&samples).unwrap();
-    let samples = Frame::from(&Picture::decode_png(samples.display(), &png).unwrap());
+    let samples = Frame::from(&picture(&data("four-scenes.png")));
     for name in Palette::NAMES {
         let palette = Palette::named(name).unwrap();
         let picture = seen_in_inks(&palette, Look::default(), &chart());

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use driftglass::model::package::sha256_hex;
+use driftglass::picture::Picture;
 use tempfile::TempDir;
 
 /// The program. Where cargo has been told a runner for this target, as an emulator of another
@@ -26,6 +27,11 @@ pub fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/data")
         .join(name)
+}
+
+/// The picture of a PNG file.
+pub fn picture(path: &Path) -> Picture {
+    Picture::decode_png(path.display(), &fs::read(path).unwrap()).unwrap()
 }
 
 /// The folders of all foreign packages: diffusers' networks with random weights, and diffusers'

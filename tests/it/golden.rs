@@ -8,6 +8,8 @@ use std::path::Path;
 
 use driftglass::picture::Picture;
 
+use crate::fixtures::picture;
+
 /// Holds `found` against `tests/golden/display/<name>.png`, pixel by pixel.
 ///
 /// Where they differ, what was found is kept as a file that the message names.
@@ -34,9 +36,7 @@ fn hold(folder: &str, name: &str, found: &Picture, levels: u8) {
         .join("tests/golden")
         .join(folder)
         .join(format!("{name}.png"));
-    let expected = fs::read(&path)
-        .ok()
-        .map(|bytes| Picture::decode_png(path.display(), &bytes).unwrap());
+    let expected = path.exists().then(|| picture(&path));
     if expected
         .as_ref()
         .is_some_and(|expected| alike(expected, found, levels))

@@ -10,7 +10,7 @@ use driftglass::config::Config;
 use driftglass::picture::Picture;
 
 use super::command::{fail, succeed};
-use super::fixtures::program;
+use super::fixtures::{picture, program};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -79,8 +79,7 @@ fn end(mut child: Child, signal: &str, folder: &Path) -> Duration {
 }
 
 fn shown(folder: &Path) -> Picture {
-    let path = folder.join("out.png");
-    Picture::decode_png(path.display(), &fs::read(&path).unwrap()).unwrap()
+    picture(&folder.join("out.png"))
 }
 
 #[test]
@@ -360,7 +359,7 @@ fn sample_shows_its_pictures_on_a_panel() {
         here,
         &[&["sample", "--display", "./panel.toml"], &arguments[..]].concat(),
     );
-    let painted = Picture::decode_png("nine", &fs::read(here.join("nine.png")).unwrap()).unwrap();
+    let painted = picture(&here.join("nine.png"));
     let on_panel = shown(here);
     succeed(here, &["show", "nine.png", "--panel", "./panel.toml"]);
     assert!(on_panel == shown(here));

@@ -14,7 +14,7 @@ use super::{
     ALIGNMENT, Element, Epilogue, Memory, Operand, Operator, Scratch, share, tile, worth_waking,
 };
 use crate::engine::aligned::Aligned;
-use crate::engine::simd::{Isa, QScale, Simd, Work};
+use crate::engine::simd::{Int8Simd, Int8Work, Isa, QScale};
 
 /// Pixels whose pointers are found at once, and which use a panel of weights one after the other.
 ///
@@ -79,7 +79,7 @@ impl QConv {
         );
         // Of int8 a core multiplies up to four times as many as of f32.
         let start = 4 * tile::start_macs(isa);
-        let tile = isa.run(TileOf);
+        let tile = isa.run_int8(TileOf);
         let size = [output.channels, input.view.channels, geometry.taps()];
         let zero = levels.zero - tile.level_bias;
         let steps: Vec<f32> = weight_scales
@@ -122,7 +122,7 @@ fn divide(threads: usize, macs: usize, [tiles, block]: [usize; 2], panels: usize
     [tasks.div_ceil(panel_parts).min(tiles), panel_parts]
 }
 
-/// The shape of [`Simd::qtile`] for an instruction set.
+/// The shape of [`Int8Simd::qtile`] for an instruction set.
 #[derive(Debug, Clone, Copy)]
 struct Tile {
     rows: usize,
@@ -141,11 +141,11 @@ impl Tile {
 /// Asks an instruction set for its [`Tile`].
 struct TileOf;
 
-impl Work for TileOf {
+impl Int8Work for TileOf {
     type Output = Tile;
 
     #[inline(always)]
-    fn run<S: Simd>(self, _simd: S) -> Tile {
+    fn run<S: Int8Simd>(self, _simd: S) -> Tile {
         let (rows, columns) = S::QTILE;
         Tile {
             rows,
@@ -156,7 +156,7 @@ impl Work for TileOf {
     }
 }
 
-/// Weights in the order in which [`Simd::qtile`] reads them, in panels of as many outputs as a tile
+/// Weights in the order in which [`Int8Simd::qtile`] reads them, in panels of as many outputs as a tile
 /// has columns; what is behind the last output or the last channel of the input is 0.
 ///
 /// Asymmetric weights, which are rare, become sums of i8: all taps follow again for the second terms,
@@ -298,7 +298,7 @@ impl Operator for QConv {
     unsafe fn run(&self, _phase: usize, task: usize, memory: Memory, scratch: Scratch) {
         let [tile_parts, panel_parts] = self.parts;
         let tiles = self.epilogue.output.view.pixels().div_ceil(self.tile.rows);
-        self.isa.run(Task {
+        self.isa.run_int8(Task {
             conv: self,
             tiles: share(tiles, tile_parts, task / panel_parts),
             panels: share(self.weights.count, panel_parts, task % panel_parts),
@@ -338,11 +338,11 @@ struct Task<'a> {
     sums: *mut f32,
 }
 
-impl Work for Task<'_> {
+impl Int8Work for Task<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Int8Simd>(self, simd: S) {
         let block = self.conv.tile.block();
         for first in self.tiles.clone().step_by(block) {
             let block = first..(first + block).min(self.tiles.end);
@@ -367,7 +367,7 @@ impl Work for Task<'_> {
 impl Task<'_> {
     /// The output pixels of a tile.
     #[inline(always)]
-    fn pixels<S: Simd>(&self, tile: usize) -> Range<usize> {
+    fn pixels<S: Int8Simd>(&self, tile: usize) -> Range<usize> {
         let (rows, pixels) = (S::QTILE.0, self.conv.epilogue.output.view.pixels());
         tile * rows..((tile + 1) * rows).min(pixels)
     }
@@ -378,7 +378,7 @@ impl Task<'_> {
     ///
     /// There is room for a block.
     #[inline(always)]
-    unsafe fn find<S: Simd, const R: usize>(&self, block: Range<usize>) {
+    unsafe fn find<S: Int8Simd, const R: usize>(&self, block: Range<usize>) {
         let QConv {
             window,
             outside,
@@ -412,7 +412,7 @@ impl Task<'_> {
     ///
     /// [`Task::find`] has found the block's pixels; for the rest see [`Operator::run`].
     #[inline(always)]
-    unsafe fn multiply<S: Simd>(&self, simd: S, block: Range<usize>, panel: usize) {
+    unsafe fn multiply<S: Int8Simd>(&self, simd: S, block: Range<usize>, panel: usize) {
         let QConv {
             window,
             weights,

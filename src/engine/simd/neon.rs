@@ -1,6 +1,7 @@
 //! NEON, which every 64-bit Arm core has, with and without its int8 dot products.
 //!
-//! Every method is an intrinsic or a few. They are safe to call because `neon` is a part of the
+//! Every method is an intrinsic or a few. The compiler uses NEON everywhere; only the dot products
+//! are asked for one by one. They are safe to call because `neon` is a part of the
 //! architecture; `sdot` is used only where a [`Neon<true>`] exists, which is where the core was
 //! asked and said yes.
 
@@ -10,9 +11,10 @@ mod in_order;
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-use super::{QScale, Simd, Tile, Work};
+use super::{Int8Simd, QScale, Simd, Tile};
 
-/// A core with NEON; with `DOT`, with FEAT_DotProd as well (Cortex-A76 and later, and A55).
+/// A core with NEON; with `DOT`, with FEAT_DotProd as well (Cortex-A76 and later, and A55), which is
+/// for int8 alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Neon<const DOT: bool>(());
 
@@ -30,24 +32,10 @@ impl Neon<true> {
     }
 }
 
-impl<const DOT: bool> Neon<DOT>
-where
-    Self: Simd,
-{
-    /// Runs `work`. The compiler uses NEON everywhere; only the dot products are asked for one
-    /// by one.
-    pub fn vectorize<W: Work>(self, work: W) -> W::Output {
-        work.run(self)
-    }
-}
-
 // SAFETY of every `unsafe` block below that says nothing else: the intrinsic needs only NEON;
 // pointers are the caller's to vouch for.
 
-impl<const DOT: bool> Simd for Neon<DOT>
-where
-    Self: QTile,
-{
+impl<const DOT: bool> Simd for Neon<DOT> {
     const LANES: usize = 4;
     const TILE: (usize, usize) = (6, 4);
     type F32 = float32x4_t;
@@ -262,7 +250,12 @@ where
             to.cast::<u32>().write_unaligned(bytes);
         }
     }
+}
 
+impl<const DOT: bool> Int8Simd for Neon<DOT>
+where
+    Self: QTile,
+{
     const QTILE: (usize, usize) = <Self as QTile>::TILE;
     const QGROUP: usize = <Self as QTile>::GROUP;
 
@@ -436,12 +429,12 @@ tile!(
     row3 "27" "12" "13" "14" "15"
 );
 
-/// The part of [`Simd`] in which the two kinds of core differ.
+/// The part of [`Int8Simd`] in which the two kinds of core differ.
 trait QTile: Copy + Send + Sync + std::fmt::Debug + 'static {
     const TILE: (usize, usize);
     const GROUP: usize;
 
-    /// See [`Simd::qtile`].
+    /// See [`Int8Simd::qtile`].
     unsafe fn qtile(
         self,
         rows: *const *const u8,
@@ -473,11 +466,11 @@ impl QTile for Neon<true> {
 /// Rows of [`dot_tile`].
 const DOT_ROWS: usize = <Neon<true> as QTile>::TILE.0;
 
-/// [`Simd::qtile`] in dot products: `w` is `[tap][group]` of two vectors of four columns.
+/// [`Int8Simd::qtile`] in dot products: `w` is `[tap][group]` of two vectors of four columns.
 ///
 /// # Safety
 ///
-/// What [`Simd::qtile`] asks for, and that the core has dot products.
+/// What [`Int8Simd::qtile`] asks for, and that the core has dot products.
 #[target_feature(enable = "dotprod")]
 unsafe fn dot_tile(
     rows: *const *const u8,
@@ -584,14 +577,14 @@ const PAIR_COLUMNS: usize = <Neon<false> as QTile>::TILE.1;
 /// Sixteen weights of each of a tile's columns.
 type PairGroup = [[i8; 16]; PAIR_COLUMNS];
 
-/// [`Simd::qtile`] in 16-bit products, of which value `k` and value `k + 8` of a group are added
+/// [`Int8Simd::qtile`] in 16-bit products, of which value `k` and value `k + 8` of a group are added
 /// in 16 bits, or unless `APART` is true. Returns the least weight.
 ///
 /// A sum of two products overflows where all four factors are -128, and nowhere else.
 ///
 /// # Safety
 ///
-/// What [`Simd::qtile`] asks for.
+/// What [`Int8Simd::qtile`] asks for.
 #[inline]
 unsafe fn pair_tile<const APART: bool>(
     rows: *const *const u8,

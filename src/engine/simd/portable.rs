@@ -1,6 +1,6 @@
 //! Plain Rust: four lanes, one after the other.
 
-use super::Simd;
+use super::{Int8Simd, Simd};
 
 /// Any core.
 #[derive(Debug, Clone, Copy)]
@@ -153,7 +153,9 @@ impl Simd for Portable {
         // SAFETY: the caller says that all lanes can be written.
         unsafe { to.cast::<[u8; LANES]>().write_unaligned(levels) }
     }
+}
 
+impl Int8Simd for Portable {
     const QTILE: (usize, usize) = (ROWS, COLUMNS);
     const QGROUP: usize = GROUP;
 

@@ -168,11 +168,11 @@ struct QTile {
     weight: fn(usize) -> i8,
 }
 
-impl Work for QTile {
+impl Int8Work for QTile {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Int8Simd>(self, simd: S) {
         let (rows, columns) = S::QTILE;
         for (taps, groups) in [(1, 1), (1, 7), (9, 3), (2, 40)] {
             let k = groups * S::QGROUP;
@@ -219,7 +219,7 @@ impl Work for QTile {
 #[test]
 fn quantized_tiles_are_exact() {
     for isa in Isa::available() {
-        isa.run(QTile {
+        isa.run_int8(QTile {
             level: |i| {
                 if i % 3 == 0 {
                     255
@@ -243,15 +243,15 @@ fn quantized_tiles_are_exact() {
 fn quantized_tiles_of_extremes_are_exact() {
     for isa in Isa::available() {
         for level in [|_| 0, |_| 255, |i| if i % 16 < 4 { 0 } else { 255 }] {
-            isa.run(QTile {
+            isa.run_int8(QTile {
                 level,
                 weight: |_| -128,
             });
-            isa.run(QTile {
+            isa.run_int8(QTile {
                 level,
                 weight: |_| 127,
             });
-            isa.run(QTile {
+            isa.run_int8(QTile {
                 level,
                 weight: |i| if i % 48 == 40 { 1 } else { -128 },
             });

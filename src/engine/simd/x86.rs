@@ -6,9 +6,24 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::*;
 
-use super::{QScale, Simd, Work};
+use super::{Int8Simd, Int8Work, QScale, Simd, Work};
 
-/// A core with AVX2 and FMA; with `VNNI`, with AVX-VNNI as well.
+/// A method that compiles work for the instructions that `self` is the proof of, and runs it.
+macro_rules! compiled {
+    ($name:ident, $simd:ty, $work:ident, $features:literal) => {
+        /// Runs `work` compiled for these instructions.
+        pub fn $name<W: $work>(self, work: W) -> W::Output {
+            #[target_feature(enable = $features)]
+            fn inner<W: $work>(simd: $simd, work: W) -> W::Output {
+                work.run(simd)
+            }
+            // SAFETY: `self` is the proof that the core has all of them.
+            unsafe { inner(self, work) }
+        }
+    };
+}
+
+/// A core with AVX2 and FMA; with `VNNI`, with AVX-VNNI as well, which is for int8 alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Avx2<const VNNI: bool>(());
 
@@ -18,15 +33,8 @@ impl Avx2<false> {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
     }
 
-    /// Runs `work` compiled for AVX2 and FMA.
-    pub fn vectorize<W: Work>(self, work: W) -> W::Output {
-        #[target_feature(enable = "avx2,fma")]
-        fn inner<W: Work>(simd: Avx2<false>, work: W) -> W::Output {
-            work.run(simd)
-        }
-        // SAFETY: `self` is the proof that the core has both.
-        unsafe { inner(self, work) }
-    }
+    compiled!(vectorize, Avx2<false>, Work, "avx2,fma");
+    compiled!(vectorize_int8, Avx2<false>, Int8Work, "avx2,fma");
 }
 
 impl Avx2<true> {
@@ -36,15 +44,7 @@ impl Avx2<true> {
         has.then_some(Self(()))
     }
 
-    /// Runs `work` compiled for AVX2, FMA and AVX-VNNI.
-    pub fn vectorize<W: Work>(self, work: W) -> W::Output {
-        #[target_feature(enable = "avx2,fma,avxvnni")]
-        fn inner<W: Work>(simd: Avx2<true>, work: W) -> W::Output {
-            work.run(simd)
-        }
-        // SAFETY: `self` is the proof that the core has all three.
-        unsafe { inner(self, work) }
-    }
+    compiled!(vectorize_int8, Avx2<true>, Int8Work, "avx2,fma,avxvnni");
 }
 
 /// A core with AVX-512 F, BW, DQ, VL and VNNI.
@@ -63,15 +63,18 @@ impl Avx512 {
         has.then_some(Self(()))
     }
 
-    /// Runs `work` compiled for AVX-512.
-    pub fn vectorize<W: Work>(self, work: W) -> W::Output {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-        fn inner<W: Work>(simd: Avx512, work: W) -> W::Output {
-            work.run(simd)
-        }
-        // SAFETY: `self` is the proof that the core has all of them.
-        unsafe { inner(self, work) }
-    }
+    compiled!(
+        vectorize,
+        Avx512,
+        Work,
+        "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma"
+    );
+    compiled!(
+        vectorize_int8,
+        Avx512,
+        Int8Work,
+        "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma"
+    );
 }
 
 const LOW_LANES: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -90,10 +93,7 @@ unsafe fn mask8(lanes: usize) -> __m256i {
 // SAFETY of every `unsafe` block below that says nothing else: the intrinsic needs only the
 // instruction set, of which `self` is the proof; pointers are the caller's to vouch for.
 
-impl<const VNNI: bool> Simd for Avx2<VNNI>
-where
-    Self: QTile,
-{
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
     const TILE: (usize, usize) = (6, 2);
     type F32 = __m256;
@@ -242,7 +242,12 @@ where
             _mm_storel_epi64(to.cast(), _mm_packus_epi16(words, words));
         }
     }
+}
 
+impl<const VNNI: bool> Int8Simd for Avx2<VNNI>
+where
+    Self: QTile,
+{
     const QTILE: (usize, usize) = <Self as QTile>::TILE;
     const QGROUP: usize = 4;
 
@@ -288,14 +293,14 @@ where
     }
 }
 
-/// The part of [`Simd`] in which the two kinds of AVX2 core differ.
+/// The part of [`Int8Simd`] in which the two kinds of AVX2 core differ.
 trait QTile: Copy + Send + Sync + std::fmt::Debug + 'static {
     const TILE: (usize, usize);
 
     /// Rows of 16 columns.
     type Sums: AsRef<[[__m256i; 2]]>;
 
-    /// The sums of [`Simd::qtile`].
+    /// The sums of [`Int8Simd::qtile`].
     unsafe fn sums(
         self,
         rows: *const *const u8,
@@ -516,7 +521,9 @@ impl Simd for Avx512 {
             _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epu32(value)));
         }
     }
+}
 
+impl Int8Simd for Avx512 {
     const QTILE: (usize, usize) = (QROWS, 32);
     const QGROUP: usize = 4;
 
@@ -565,7 +572,7 @@ impl Simd for Avx512 {
 const QROWS: usize = 8;
 
 impl Avx512 {
-    /// The sums of [`Simd::qtile`].
+    /// The sums of [`Int8Simd::qtile`].
     #[inline(always)]
     unsafe fn sums(
         self,
