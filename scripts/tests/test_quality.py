@@ -237,6 +237,8 @@ class Quality(Case):
             text = " ".join(model_card.analytic(found))
             self.assertEqual("not better than `fixed-small` in 50 (KID 12.0 against 10.0)" in text, said)
             self.assertEqual(bool(text), said)
+        for nothing in (None, found | {"pairs": []}):
+            self.assertIn("has not been measured", " ".join(model_card.analytic(nothing)))
 
     def test_a_student_is_held_against_the_best_of_its_teacher_in_50_steps(self):
         def way(steps, value):
