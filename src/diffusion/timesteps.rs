@@ -69,7 +69,8 @@ pub struct Posterior {
 }
 
 impl KeptStep {
-    /// The beta that the jump from the kept step below implies; never clipped again.
+    /// The beta that the jump from the kept step below implies, in 0..=1 (1 where no f64 lies between);
+    /// never clipped again.
     pub fn beta(&self) -> f64 {
         (1.0 - self.alpha_cumprod / self.alpha_cumprod_prev).max(0.0)
     }
