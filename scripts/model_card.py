@@ -73,8 +73,9 @@ def analytic(quality):
 
     The paper (Bao et al. 2022) finds it better in half as many steps. `quality` is None where nothing was measured.
     """
-    ways = {way["name"]: way for way in quality["ways"]} if quality else {}
-    pairs = [(ways[pair["way"]], ways[pair["other"]], pair["kid"][0]) for pair in quality["pairs"]] if quality else []
+    quality = quality or {"ways": [], "pairs": []}
+    ways = {way["name"]: way for way in quality["ways"]}
+    pairs = [(ways[pair["way"]], ways[pair["other"]], pair["kid"][0]) for pair in quality["pairs"]]
     pairs = [pair for pair in pairs if halved(*pair[:2])]
     if not pairs:
         return [

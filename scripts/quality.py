@@ -6,7 +6,8 @@
 
 --real is a data set of pictures that training has not seen, or with --held-out the end of one: its first half is what
 all is measured against, its second half shows what no painter can be better than. As many pictures are painted as the
-first half has, with the same classes; --pictures paints more of each where few are held back. --work keeps pictures and features, so a run goes on where it was stopped.
+first half has, with the same classes; --pictures paints more of each where few are held back. --work keeps pictures and
+features, so a run goes on where it was stopped.
 Writes quality.json into the package; quality_page.py makes tables, plots and the card of it.
 """
 
