@@ -61,6 +61,7 @@ seed = whole(0)
 amount = number("a number above 0", lambda value: 0 < value < math.inf)
 amount_or_none = number("a number of at least 0", lambda value: 0 <= value < math.inf)
 share = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+guidance = number("a number from 0 to 20", lambda value: 0 <= value <= 20)
 
 
 def sentence(fault):

@@ -62,6 +62,23 @@ def trajectory(predict, step, start, kept, noise):
         x = x_next
 
 
+def guided(predict, label, null, weight):
+    """`predict(x, t, label)` as a function of x and t, the picture made more like its class by classifier-free guidance.
+
+    null + weight (class - null) of two answers, `null` being the label that stands for no class (Ho & Salimans 2022,
+    arXiv 2207.12598, with the weight as it is usually written since Imagen): 1 is the network as it is.
+    """
+
+    def answer(x, t):
+        of_class = predict(x, t, label)
+        if weight == 1:
+            return of_class
+        of_none = predict(x, t, null)
+        return of_none + weight * (of_class - of_none)
+
+    return answer
+
+
 def from_uint8(pictures):
     """0..255 -> [-1, 1]; uint8 `[n, h, w, c]` -> float32 `[n, c, h, w]`."""
     return (pictures.transpose(0, 3, 1, 2) / np.float32(127.5) - 1).astype(np.float32)

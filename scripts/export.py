@@ -91,7 +91,14 @@ def analytic_tables(network, state, path):
     return estimate.tables()
 
 
-def build_manifest(name, title, network, state, files, reference):
+def own_defaults(state, guidance):
+    """[defaults] of the model; the guidance is said where there is one."""
+    if guidance != 1 and len(state["classes"]) < 2:
+        raise SystemExit(f"--guidance {guidance:g}: the model has one class, expected several to tell apart")
+    return state["defaults"] | {"precision": "fp16"} | ({"guidance": guidance} if guidance != 1 else {})
+
+
+def build_manifest(name, title, network, state, defaults, files, reference):
     config = network.config
     manifest = {
         "name": name,
@@ -99,7 +106,7 @@ def build_manifest(name, title, network, state, files, reference):
         "image": {"channels": config.image_channels, "height": config.size, "width": config.size},
         "network": {"sample": "sample", "timestep": "timestep", "output": OUTPUTS[state["process"]["prediction"]]},
         "diffusion": state["process"],
-        "defaults": state["defaults"] | {"precision": "fp16"},
+        "defaults": defaults,
     }
     if config.classes:
         manifest["network"]["class"] = "class_labels"
@@ -129,13 +136,14 @@ def main(arguments=None):
     p.add_argument("--package", type=Path, required=True, help="folder to write, e.g. models/scenes-32")
     p.add_argument("--title", default="Small scenes in eight styles", help="one line for tables")
     p.add_argument("--data", help="the training .npz: adds the tables of analytic_variance.py")
+    p.add_argument("--guidance", type=command_line.guidance, default=1.0, help="the model's own weight of classifier-free guidance, 0 to 20 (default 1: none)")
     p.add_argument("--fp32", type=Path, help="where fp32.onnx goes (default: into the package, and then the manifest lists it)")
     p.add_argument("--seed", type=command_line.seed, default=0, help="of the reference trajectory and the samples (default 0)")
     args = p.parse_args(arguments)
     network, state = load_network(args.checkpoint)
+    process, defaults = state["process"], own_defaults(state, args.guidance)
     tables = analytic_tables(network, state, args.data) if args.data else None
     folder = package.folder(args.package)
-    process, defaults = state["process"], state["defaults"]
     reference, step = make_reference(network, process, defaults, args.seed)
     fp32, fp16 = args.fp32 or folder / "fp32.onnx", folder / "fp16.onnx"
     ports = package.PORTS | {"output": OUTPUTS[process["prediction"]]}
@@ -146,7 +154,7 @@ def main(arguments=None):
         entry = files[path.stem] = package.file_entry(path) | package.measure(package.OnnxNetwork(path, ports), reference, step)
         print(f"{path.name}: {entry['bytes']} bytes, max-error {entry['max-error']}, final {entry['final-psnr-db']} dB")
     entry = package.write_reference(folder, reference)
-    manifest = build_manifest(folder.name, args.title, network, state, files, entry)
+    manifest = build_manifest(folder.name, args.title, network, state, defaults, files, entry)
     if tables:
         analytic_variance.adopt(manifest, tables)
     package.write_manifest(folder, manifest)

@@ -149,7 +149,8 @@ def trained(manifest, quality=None, nearest=None):
     null = f" The null class is {classes['null']}." if classes else ""
     tables = manifest.get("analytic-variance")
     variance = f", variance {defaults['variance']}" if defaults["sampler"] == "ddpm" else ""
-    walk = f"Sampled by default with {defaults['sampler']}, {defaults['steps']} steps, {defaults['spacing']}{variance}."
+    guidance = f", guidance {defaults['guidance']:g}" if "guidance" in defaults else ""
+    walk = f"Sampled by default with {defaults['sampler']}, {defaults['steps']} steps, {defaults['spacing']}{variance}{guidance}."
     if tables:
         walk += f"\nIts analytic variance is measured for {', '.join(tables)} steps (`scripts/analytic_variance.py`)."
     return "\n".join(
@@ -160,7 +161,7 @@ def trained(manifest, quality=None, nearest=None):
             "",
             "![samples](samples.png)",
             "",
-            f"{shown}, {defaults['sampler'].upper()}, {defaults['steps']} steps, one draw of noise, not picked.",
+            f"{shown}, {defaults['sampler'].upper()}, {defaults['steps']} steps{guidance}, one draw of noise, not picked.",
             "",
             f"{PREDICTIONS[manifest['diffusion']['prediction']]} U-Net with {training['parameters'] / 1e6:.2f} M parameters for {shape}:",
             f"levels of {widths} channels, {training['blocks']} residual block(s) per level going down and one more going up,",

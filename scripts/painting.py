@@ -125,8 +125,7 @@ class Program:
         command += ["--scale", 1, "--preview", "none", "--quiet"]
         command += ["--variance", way.variance] if way.variance else []
         command += ["--spacing", way.spacing] if way.spacing else []
-        command += ["--guidance", way.guidance] if way.guidance != 1 else []
-        command += ["--class", name] if name else []
+        command += ["--class", name, "--guidance", way.guidance] if name else []
         with tempfile.TemporaryDirectory() as out:
             run = subprocess.run([*map(str, command), "--out", out], capture_output=True, text=True, check=False)
             if run.returncode:
@@ -139,7 +138,8 @@ class Program:
         """One picture, whose recipe must be what was asked for."""
         with Image.open(path) as image:
             found, pixels = json.loads(image.text["driftglass"]), np.asarray(image)
-        for key, value in (self.expected | own).items():
+        found.setdefault("guidance", 1.0)  # a recipe says nothing where there is none
+        for key, value in (self.expected | own | {"guidance": self.way.guidance}).items():
             if found.get(key) != value:
                 raise SystemExit(f"{path.name}: asked for {key} {value}, and its recipe says {found.get(key)}")
         return pixels[..., : self.manifest["image"]["channels"]]
@@ -153,7 +153,7 @@ class PyTorch:
 
         import weights
 
-        walked = way.variance != "analytic" and way.sampler != "dpmpp-2m" and way.guidance == 1
+        walked = way.variance != "analytic" and way.sampler != "dpmpp-2m"
         assert walked, f"{way.name}: diffusion.py does not walk it"
         self.torch, self.network = torch, weights.load(folder, way.precision)[0]
         image, defaults = manifest["image"], manifest["defaults"] | {"sampler": way.sampler, "variance": way.variance}
@@ -161,6 +161,7 @@ class PyTorch:
         self.shape = (image["channels"], image["height"], image["width"])
         self.kept = diffusion.timesteps(way.steps, manifest["diffusion"], defaults)
         self.step = diffusion.reverse_update(self.kept, manifest["diffusion"], defaults)
+        self.guidance, self.null = way.guidance, manifest.get("classes", {}).get("null")
 
     def part(self, part):
         first, count, label = part
@@ -169,17 +170,18 @@ class PyTorch:
 
     def batch(self, seeds, label):
         torch, last = self.torch, len(self.kept) - 1
-        labels = None if label is None else torch.full((len(seeds),), label)
 
         def drawn(stream):
             return torch.from_numpy(noise.normals(seeds, stream, self.shape))
 
-        def predict(x, t):
+        def predict(x, t, label):
+            labels = None if label is None else torch.full((len(x),), label)
             with torch.no_grad():
                 return self.network(x, torch.full((len(x),), t), labels)
 
         def injected(index):
             return drawn(1 + index) if index < last else torch.zeros(len(seeds), *self.shape)
 
-        *_, (*_, x) = diffusion.trajectory(predict, self.step, drawn(0), self.kept, injected)
+        answer = diffusion.guided(predict, label, self.null, self.guidance)
+        *_, (*_, x) = diffusion.trajectory(answer, self.step, drawn(0), self.kept, injected)
         return diffusion.to_uint8(x.numpy())

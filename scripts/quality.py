@@ -198,7 +198,8 @@ def opened(args):
 def own_way(manifest):
     """How the model paints when nothing is said."""
     own = manifest["defaults"]
-    return Way(own["precision"], own["sampler"], own["steps"], own["variance"] if own["sampler"] == "ddpm" else "")
+    variance = own["variance"] if own["sampler"] == "ddpm" else ""
+    return Way(own["precision"], own["sampler"], own["steps"], variance, guidance=own.get("guidance", 1.0))
 
 
 def main(arguments=None):

@@ -39,12 +39,21 @@ class Trajectories:
         self.network = network
         self.shape = (1, image["channels"], image["height"], image["width"])
         self.classes = len(manifest["classes"]["names"]) if "classes" in manifest else 0
+        self.null, self.guidance = manifest.get("classes", {}).get("null"), settings[1].get("guidance", 1)
         self.timesteps = diffusion.timesteps(steps, *settings)
         tables = manifest.get("analytic-variance", {}) if settings[1]["spacing"] == "linspace" else {}
         self.step = diffusion.reverse_update(self.timesteps, *settings, tables.get(str(len(self.timesteps))))
 
+    def answer(self, network, label):
+        """What `network` answers to (x, t), guided as the manifest says."""
+        return diffusion.guided(network, label, self.null, self.guidance)
+
+    def asked(self, label):
+        """The labels that a network is asked for at each step of a picture of `label`."""
+        return [label] if self.guidance == 1 else [label, self.null]
+
     def walk(self, seed, network=None):
-        """(t, x_t, label, output, x_next) of each step of the picture `seed`; its class is seed modulo classes."""
+        """(t, x_t, label, answer, x_next) of each step of the picture `seed`; its class is seed modulo classes."""
         network = network or self.network
         rng = np.random.default_rng([seed, 1])
         label = seed % self.classes if self.classes else None
@@ -52,10 +61,8 @@ class Trajectories:
         def noise(_):
             return rng.standard_normal(self.shape).astype(np.float32)
 
-        def predict(x, t):
-            return network(x, t, label)
-
-        for t, x, output, x_next in diffusion.trajectory(predict, self.step, noise(0), self.timesteps, noise):
+        answer = self.answer(network, label)
+        for t, x, output, x_next in diffusion.trajectory(answer, self.step, noise(0), self.timesteps, noise):
             yield t, x.astype(np.float32), label, output, x_next
 
 
@@ -63,8 +70,8 @@ class Calibration(CalibrationDataReader):
     """Network inputs of whole trajectories, one picture after the other."""
 
     def __init__(self, trajectories, seeds):
-        feed = trajectories.network.feed
-        self.inputs = (feed(x, t, label) for seed in seeds for t, x, label, _, _ in trajectories.walk(seed))
+        feed, walks = trajectories.network.feed, (step for seed in seeds for step in trajectories.walk(seed))
+        self.inputs = (feed(x, t, asked) for t, x, label, _, _ in walks for asked in trajectories.asked(label))
 
     def get_next(self):
         return next(self.inputs, None)
@@ -151,10 +158,12 @@ class Yardstick:
 
         `every`: only so many steps apart, the last among them.
         """
-        shares = [
-            [np.square(network(x, t, label) - output).mean() / np.square(output).mean() for t, x, label, output, _ in steps]
-            for steps in (steps[::-every] for steps in list(self.pictures.values())[:pictures])
-        ]
+
+        def share(t, x, label, output, _):
+            answer = self.trajectories.answer(network, label)(x, t)
+            return np.square(answer - output).mean() / np.square(output).mean()
+
+        shares = [[share(*step) for step in steps[::-every]] for steps in list(self.pictures.values())[:pictures]]
         return np.sqrt(np.mean(shares, 0))[::-1]
 
     def psnrs(self, network):

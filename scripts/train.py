@@ -357,7 +357,7 @@ class Training:
 def paint(network, per_class, seed, process, defaults, autocast=contextlib.nullcontext, table=None):
     """uint8 `[n, h, w, c]`: `per_class` pictures of each class, one class after the other, walked as the defaults say.
 
-    `table` is the analytic variance of these steps; without one it is beta-tilde.
+    `table` is the analytic variance of these steps; without one it is beta-tilde. Guided where the defaults have guidance.
     """
     config, device = network.config, next(network.parameters()).device
     labels = torch.arange(max(config.classes, 1), device=device).repeat_interleave(per_class)
@@ -367,13 +367,14 @@ def paint(network, per_class, seed, process, defaults, autocast=contextlib.nullc
     def noise(_):
         return torch.randn(shape, generator=generator).to(device)
 
-    def predict(x, t):
+    def predict(x, t, labels):
         with autocast():
             return network(x, torch.full((len(x),), t, device=device), labels if config.classes else None).float()
 
+    answer = diffusion.guided(predict, labels, torch.full_like(labels, config.null_class), defaults.get("guidance", 1))
     kept = diffusion.timesteps(None, process, defaults)
     step = diffusion.reverse_update(kept, process, defaults, table)
-    *_, (*_, x) = diffusion.trajectory(predict, step, noise(0), kept, noise)
+    *_, (*_, x) = diffusion.trajectory(answer, step, noise(0), kept, noise)
     return diffusion.to_uint8(x.cpu().numpy())
 
 

@@ -96,6 +96,7 @@ class Painting(Case):
         self.assertEqual((pictures.shape, pictures.dtype), ((140, 8, 8, 3), np.uint8))
         np.testing.assert_array_equal(pictures[:, 0, 0, 0], np.arange(30, 170) * 7 % 256)
         self.assertEqual(len(self.calls()), 3)
+        self.assertTrue(all("--guidance 1.0" in call for call in self.calls()))  # a model may have another of its own
         self.assertEqual(sum("--class bright" in call and "--seed 150 " in call for call in self.calls()), 1)
         np.testing.assert_array_equal(self.paint(way, order), pictures)
         self.assertEqual(len(self.calls()), 3)
@@ -116,6 +117,7 @@ class Painting(Case):
             ({"steps": 11}, "asked for steps 10, and its recipe says 11"),
             ({"sha256": "0"}, "asked for sha256"),
             ({"seed": 1}, "seed"),
+            ({"guidance": 2}, "asked for guidance 1.0, and its recipe says 2"),
         ]
         for lie, sentence in lies:
             with mock.patch.dict(os.environ, {"LIES": json.dumps(lie)}), self.assertRaisesRegex(SystemExit, sentence):
@@ -289,10 +291,11 @@ class Quality(Case):
             quality_page.main([str(self.package)])
 
     def test_what_was_recited_is_found(self):
-        self.manifest["defaults"] |= {"precision": "fp16", "variance": "fixed-small"}
+        self.manifest["defaults"] |= {"precision": "fp16", "variance": "fixed-small", "guidance": 2.0}
         package.write_manifest(self.package, self.manifest)
         options = {"--package": self.package, "--program": self.program, "--real": self.real, "--work": self.folder / "kept"}
         words = [str(word) for pair in options.items() for word in pair]
+        self.assertEqual(quality.own_way(self.manifest).guidance, 2)
         painted = self.paint(quality.own_way(self.manifest), quality.Real(self.real, None).order())
         recited = self.folder / "recited.npz"
         data.save(recited, painted[::-1], [0] * len(painted), ["any"], "CC0-1.0", held_out=0)

@@ -254,6 +254,33 @@ class Export(Case):
         self.assertTrue(any("% off" in str(call) for call in self.printed.call_args_list))
         self.assertIn("| int8 | `int8.onnx` |", (self.folder / "small" / "README.md").read_text())
 
+    def test_guidance_of_its_own_is_in_all_that_is_made_of_a_model(self):
+        import export
+        import quantize
+
+        sheets = []
+        for weight in ("1", "3"):
+            export.main([*self.export, "--guidance", weight])
+            sheets.append((self.folder / "small" / "samples.png").read_bytes())
+        self.assertNotEqual(*sheets)
+        manifest = package.read_manifest(self.folder / "small")
+        self.assertEqual(manifest["defaults"]["guidance"], 3)
+        self.assertIn("trailing, variance fixed-small, guidance 3.", (self.folder / "small" / "README.md").read_text())
+        network = package.OnnxNetwork(self.folder / "small" / "fp32.onnx")
+        trajectories = quantize.Trajectories(network, manifest, 4)
+        t, x, label, output, _ = next(trajectories.walk(1))
+        of_class, of_none = network(x, t, label), network(x, t, 2)
+        self.assertGreater(np.abs(of_class - of_none).max(), 1e-3)
+        np.testing.assert_allclose(output, of_none + 3 * (of_class - of_none), atol=1e-5)
+        calibration = quantize.Calibration(trajectories, [0])
+        self.assertEqual([int(feed["class_labels"][0]) for feed in iter(calibration.get_next, None)], 4 * [0, 2])
+
+    def test_guidance_wants_classes(self):
+        import export
+
+        with self.assertRaisesRegex(SystemExit, "--guidance 2: the model has one class, expected several to tell apart"):
+            export.own_defaults({"classes": ["one"], "defaults": {}}, 2.0)
+
     def test_wrong_input_ends_in_a_sentence(self):
         import export
         import package
