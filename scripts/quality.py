@@ -54,6 +54,7 @@ WAYS = [
     Way("fp16", "ddim", 25),
     Way("fp16", "ddim", 50),
     *(Way("fp16", "ddpm", 10, "fixed-small", guidance=weight) for weight in (1.5, 2.0, 3.0)),
+    Way("fp16", "ddpm", 25, "fixed-small", guidance=2.0),
     Way("fp16", "ddpm", 50, "fixed-small", "pytorch"),
 ]
 NOISE = (1, 2)  # levels of 255 that real pictures are roughened by, to show what the figures see
