@@ -57,6 +57,10 @@ systemctl enable driftglass
 step "the program"
 driftglass --version
 driftglass models list
+for model in /usr/share/driftglass/models/*/; do
+    driftglass sample --model "$model" --steps 2 --preview none --quiet --out /tmp/painted || fail "$model: expected a picture"
+done
+rm -r /tmp/painted
 driftglass boards show raspberry-pi-zero-2-w >/dev/null
 cd "$state"
 setpriv --reuid driftglass --regid driftglass --init-groups driftglass run --panel headless --steps 3 --pictures 1

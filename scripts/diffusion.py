@@ -10,6 +10,7 @@ import numpy as np
 import published
 
 PROCESS = {"train-timesteps": 1000, "schedule": "cosine", "prediction": "epsilon", "clip": 1.0}
+UNSEEN = 1e-4  # the largest alpha_bar at which nothing of a picture can be seen
 DEFAULTS = {"steps": 25, "sampler": "ddpm", "spacing": "trailing", "variance": "fixed-small"}
 
 
@@ -60,6 +61,21 @@ def trajectory(predict, step, start, kept, noise):
         x_next = step(index, x, output, noise(index))
         yield int(t), x, output, x_next
         x = x_next
+
+
+def unseen(kept, process=PROCESS):
+    """Whether nothing of a picture can be seen at the first kept step, so that a prior says more than the network."""
+    return alphas_cumprod(process)[kept[0]] <= UNSEEN
+
+
+def informed(answer, x0, kept, process=PROCESS):
+    """`answer(x, t)`, but at the first kept step the answer from which x0 follows: prior.py's."""
+    abar = alphas_cumprod(process)[kept[0]]
+
+    def predict(x, t):
+        return published.from_x0(process["prediction"], x, x0, abar) if t == kept[0] else answer(x, t)
+
+    return predict
 
 
 def guided(predict, label, null, weight):

@@ -130,6 +130,14 @@ def build_manifest(name, title, network, state, defaults, files, reference):
     }
 
 
+def write_samples(folder, network, manifest, seed, prior=None):
+    """Writes `folder`/samples.png: eight pictures of each class, as the manifest says that the model is walked."""
+    defaults = manifest["defaults"]
+    table = manifest.get("analytic-variance", {}).get(str(defaults["steps"]))
+    pictures = paint(network, 8, seed, manifest["diffusion"], defaults, table=table, prior=prior)
+    contact_sheet(pictures, columns=8, scale=3).save(folder / "samples.png", optimize=True)
+
+
 def main(arguments=None):
     p = command_line.parser(__doc__)
     p.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.pt of train.py, from any moment of the run")
@@ -158,9 +166,7 @@ def main(arguments=None):
     if tables:
         analytic_variance.adopt(manifest, tables)
     package.write_manifest(folder, manifest)
-    table = (tables or {}).get(str(manifest["defaults"]["steps"]))
-    pictures = paint(network, 8, args.seed, process, manifest["defaults"], table=table)
-    contact_sheet(pictures, columns=8, scale=3).save(folder / "samples.png", optimize=True)
+    write_samples(folder, network, manifest, args.seed)
     model_card.write(folder, manifest)
 
 

@@ -53,7 +53,8 @@ def lessons(training):
 def walk(way):
     """How a way of quality.json paints, file aside: "ddpm, analytic, 25 steps"."""
     guidance = "" if way["guidance"] == 1 else f"guidance {way['guidance']:g}"
-    return ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps", way["spacing"], guidance]))
+    prior = "without its prior" if "no-prior" in way else ""
+    return ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps", way["spacing"], guidance, prior]))
 
 
 def figures(one):
@@ -151,6 +152,8 @@ def trained(manifest, quality=None, nearest=None):
     variance = f", variance {defaults['variance']}" if defaults["sampler"] == "ddpm" else ""
     guidance = f", guidance {defaults['guidance']:g}" if "guidance" in defaults else ""
     walk = f"Sampled by default with {defaults['sampler']}, {defaults['steps']} steps, {defaults['spacing']}{variance}{guidance}."
+    if "prior" in manifest:
+        walk += "\nIts first step draws from a prior, a Gaussian of thumbnails for each class (`scripts/prior.py`)."
     if tables:
         walk += f"\nIts analytic variance is measured for {', '.join(tables)} steps (`scripts/analytic_variance.py`)."
     return "\n".join(

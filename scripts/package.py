@@ -36,7 +36,7 @@ REFERENCE_STEPS = 10  # of a shipped trajectory
 MOST_PSNR_DB = 200.0  # stands for "the same to the last bit", since no manifest may hold infinity
 PORTS = {"sample": "sample", "timestep": "timestep", "class": "class_labels", "output": "epsilon"}
 REQUIRED = ("name", "title", "image", "network", "diffusion", "defaults", "files", "reference", "licence")
-TABLES = ("network", "diffusion", "defaults", "analytic-variance", "classes", "files", "reference", "licence", "training")
+TABLES = ("network", "diffusion", "defaults", "analytic-variance", "classes", "files", "reference", "prior", "licence", "training")
 
 
 def folder(path):

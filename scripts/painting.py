@@ -24,6 +24,7 @@ from PIL import Image
 import diffusion
 import noise
 import package
+import prior
 
 PART = 100
 BATCH = 25  # of PyTorch; about as fast as any on one core
@@ -40,11 +41,13 @@ class Way:
     engine: str = "driftglass"
     guidance: float = 1.0  # the weight of classifier-free guidance; 1 is none
     spacing: str = ""  # of the kept steps; the model's own where it is not said
+    prior: bool = True  # whether the first step draws from the model's prior, where it has one
 
     @property
     def name(self):
-        guidance = f"guidance-{self.guidance:g}" if self.guidance != 1 else ""
-        return "-".join(filter(None, [self.engine, self.precision, self.sampler, self.variance, str(self.steps), self.spacing, guidance]))
+        parts = [self.engine, self.precision, self.sampler, self.variance, str(self.steps), self.spacing]
+        parts += [f"guidance-{self.guidance:g}" if self.guidance != 1 else "", "" if self.prior else "no-prior"]
+        return "-".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ def recipe(folder, manifest, way):
     if package.file_entry(folder / entry["file"])["sha256"] != entry["sha256"]:
         raise SystemExit(f"{folder / entry['file']}: its sha256 is not that of model.toml")
     expected |= {"variance": way.variance} if way.variance else {}
+    expected |= {"prior": manifest["prior"]["sha256"]} if way.prior and "prior" in manifest else {}
     return expected | ({"guidance": way.guidance} if way.guidance != 1 else {})
 
 
@@ -125,6 +129,7 @@ class Program:
         command += ["--scale", 1, "--preview", "none", "--quiet"]
         command += ["--variance", way.variance] if way.variance else []
         command += ["--spacing", way.spacing] if way.spacing else []
+        command += [] if way.prior else ["--no-prior"]
         command += ["--class", name, "--guidance", way.guidance] if name else []
         with tempfile.TemporaryDirectory() as out:
             run = subprocess.run([*map(str, command), "--out", out], capture_output=True, text=True, check=False)
@@ -139,7 +144,7 @@ class Program:
         with Image.open(path) as image:
             found, pixels = json.loads(image.text["driftglass"]), np.asarray(image)
         found.setdefault("guidance", 1.0)  # a recipe says nothing where there is none
-        for key, value in (self.expected | own | {"guidance": self.way.guidance}).items():
+        for key, value in ({"prior": None} | self.expected | own | {"guidance": self.way.guidance}).items():
             if found.get(key) != value:
                 raise SystemExit(f"{path.name}: asked for {key} {value}, and its recipe says {found.get(key)}")
         return pixels[..., : self.manifest["image"]["channels"]]
@@ -161,7 +166,9 @@ class PyTorch:
         self.shape = (image["channels"], image["height"], image["width"])
         self.kept = diffusion.timesteps(way.steps, manifest["diffusion"], defaults)
         self.step = diffusion.reverse_update(self.kept, manifest["diffusion"], defaults)
-        self.guidance, self.null = way.guidance, manifest.get("classes", {}).get("null")
+        self.process, self.guidance, self.null = manifest["diffusion"], way.guidance, manifest.get("classes", {}).get("null")
+        drawn = way.prior and diffusion.unseen(self.kept, self.process)
+        self.prior = prior.read(folder, manifest) if drawn else None
 
     def part(self, part):
         first, count, label = part
@@ -183,5 +190,9 @@ class PyTorch:
             return drawn(1 + index) if index < last else torch.zeros(len(seeds), *self.shape)
 
         answer = diffusion.guided(predict, label, self.null, self.guidance)
+        if self.prior:
+            labels = None if label is None else [label] * len(seeds)
+            x0 = self.prior.draw(labels, self.prior.numbers(seeds), self.shape[1:])
+            answer = diffusion.informed(answer, torch.from_numpy(x0), self.kept, self.process)
         *_, (*_, x) = diffusion.trajectory(answer, self.step, drawn(0), self.kept, injected)
         return diffusion.to_uint8(x.numpy())

@@ -129,6 +129,16 @@ def to_x0(prediction, x, output, abar):
     return output
 
 
+def from_x0(prediction, x, x0, abar):
+    """The answer that `to_x0` makes x0 of."""
+    if prediction == "epsilon":
+        return to_epsilon(x, x0, abar)
+    if prediction == "v_prediction":
+        return to_v(x, x0, abar)
+    assert prediction == "sample"
+    return x0
+
+
 def to_epsilon(x, x0, abar):
     return (x - x0 * np.sqrt(abar)) / np.sqrt(1 - abar)
 

@@ -55,6 +55,7 @@ WAYS = [
     Way("fp16", "ddim", 50),
     *(Way("fp16", "ddpm", 10, "fixed-small", guidance=weight) for weight in (1.5, 2.0, 3.0)),
     Way("fp16", "ddpm", 25, "fixed-small", guidance=2.0),
+    *(Way("fp16", "ddpm", steps, "fixed-small", prior=False) for steps in (10, 25)),
     Way("fp16", "ddpm", 50, "fixed-small", "pytorch"),
 ]
 NOISE = (1, 2)  # levels of 255 that real pictures are roughened by, to show what the figures see
@@ -77,7 +78,9 @@ class Real:
 
     def order(self, count=None):
         """What is to be painted: a picture for each one of `against`, of its class, or `count` with classes as frequent."""
-        labels = np.sort(np.resize(self.against[1], count or len(self.against[1])))
+        own = self.against[1]
+        count = count or len(own)
+        labels = own[np.arange(count) * len(own) // count]
         return painting.Order(FIRST_SEED, tuple(labels.tolist() if len(self.classes) > 1 else [None] * len(labels)))
 
 
@@ -141,8 +144,8 @@ def same_walk(way, other):
 
 def pairs(ways):
     """Those of `ways` that are worth a comparison, (way, other): the same walk by another engine or with another file,
-    another variance after as many steps, and the analytic one after half as many."""
-    engines, files, variances = [], [], []
+    another variance after as many steps, and the analytic one after half as many, with a prior and without."""
+    engines, files, variances, priors = [], [], [], []
     for way in ways:
         for other in ways:
             same_engine, same_file = way.engine == other.engine, way.precision == other.precision
@@ -151,10 +154,12 @@ def pairs(ways):
             if same_walk(way, other) and same_engine and (way.precision, other.precision) == ("int8", "fp16"):
                 files.append((way, other))
             same_steps = way.sampler == other.sampler and other.steps in (way.steps, 2 * way.steps)
-            same_rest = way.guidance == other.guidance == 1 and way.spacing == other.spacing
+            same_rest = way.guidance == other.guidance == 1 and (way.spacing, way.prior) == (other.spacing, other.prior)
             if same_engine and same_file and same_steps and same_rest and (way.variance, other.variance) == ("analytic", "fixed-small"):
                 variances.append((way, other))
-    return engines + files + variances
+            if way.prior and dataclasses.replace(way, prior=False) == other:
+                priors.append((way, other))
+    return engines + files + variances + priors
 
 
 def milliseconds(program, folder, precision):
@@ -177,7 +182,7 @@ def entry(way, figures, count):
         "guidance": way.guidance,
         "spacing": way.spacing,
         "pictures": count,
-    } | {name: told(figure) for name, figure in figures.items()}
+    } | ({} if way.prior else {"no-prior": True}) | {name: told(figure) for name, figure in figures.items()}
 
 
 def add_arguments(p):
@@ -213,7 +218,7 @@ def main(arguments=None):
     p.add_argument("--paint", action="store_true", help="paint and go no further")
     args = p.parse_args(arguments)
     folder, manifest, real, keep = opened(args)
-    ways = [way for way in WAYS if way.name in args.ways]
+    ways = [way for way in WAYS if way.name in args.ways and (way.prior or "prior" in manifest)]
     order = real.order(args.pictures)
     painted = {way: painting.paint(folder, manifest, way, order, keep, args.program, args.processes) for way in ways}
     if args.paint:

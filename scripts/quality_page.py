@@ -44,7 +44,8 @@ def painter(way):
 
 def by_walk(ways):
     """In the order of a reader: by sampler and variance, then file, then steps."""
-    return sorted(ways, key=lambda way: [way[key] for key in ("sampler", "variance", "spacing", "engine", "file", "guidance", "steps")])
+    keys = ("sampler", "variance", "spacing", "engine", "file", "guidance", "steps")
+    return sorted(ways, key=lambda way: ["no-prior" in way, *(way[key] for key in keys)])
 
 
 def table(head, rows):
@@ -179,7 +180,7 @@ def plot(found, axes, label, position):
 
     lines = {}
     for way in by_walk(found["ways"]):
-        if way["engine"] != "pytorch" and way["guidance"] == 1:
+        if way["engine"] != "pytorch" and way["guidance"] == 1 and "no-prior" not in way:
             lines.setdefault((way["file"], way["sampler"], way["variance"], way["spacing"]), []).append(way)
     for marker, ((file, sampler, variance, spacing), ways) in zip("osD^vP*X", lines.items()):
         x, y = [position(way) for way in ways], [1000 * way["kid"][0] for way in ways]

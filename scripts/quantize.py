@@ -26,15 +26,16 @@ import diffusion
 import int8_graph
 import model_card
 import package
+import prior
 
 FORMATS = {"qdq": QuantFormat.QDQ, "qoperator": QuantFormat.QOperator}
 METHODS = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile, "entropy": CalibrationMethod.Entropy}
 
 
 class Trajectories:
-    """Paints pictures with a network as the manifest says, keeping every network input on the way."""
+    """Paints pictures with a network as the manifest says, keeping every network input on the way; `prior` is the package's."""
 
-    def __init__(self, network, manifest, steps=None):
+    def __init__(self, network, manifest, steps=None, prior=None):
         image, settings = manifest["image"], (manifest["diffusion"], manifest["defaults"])
         self.network = network
         self.shape = (1, image["channels"], image["height"], image["width"])
@@ -43,6 +44,7 @@ class Trajectories:
         self.timesteps = diffusion.timesteps(steps, *settings)
         tables = manifest.get("analytic-variance", {}) if settings[1]["spacing"] == "linspace" else {}
         self.step = diffusion.reverse_update(self.timesteps, *settings, tables.get(str(len(self.timesteps))))
+        self.prior, self.process = prior if diffusion.unseen(self.timesteps, settings[0]) else None, settings[0]
 
     def answer(self, network, label):
         """What `network` answers to (x, t), guided as the manifest says."""
@@ -53,7 +55,8 @@ class Trajectories:
         return [label] if self.guidance == 1 else [label, self.null]
 
     def walk(self, seed, network=None):
-        """(t, x_t, label, answer, x_next) of each step of the picture `seed`; its class is seed modulo classes."""
+        """(t, x_t, label, answer, x_next) of each step of the picture `seed` at which the network is asked; its class is
+        seed modulo classes."""
         network = network or self.network
         rng = np.random.default_rng([seed, 1])
         label = seed % self.classes if self.classes else None
@@ -62,8 +65,13 @@ class Trajectories:
             return rng.standard_normal(self.shape).astype(np.float32)
 
         answer = self.answer(network, label)
-        for t, x, output, x_next in diffusion.trajectory(answer, self.step, noise(0), self.timesteps, noise):
-            yield t, x.astype(np.float32), label, output, x_next
+        if self.prior:
+            z = rng.standard_normal((1, self.prior.factors.shape[1])).astype(np.float32)
+            x0 = self.prior.draw(None if label is None else [label], z, self.shape[2:])
+            answer = diffusion.informed(answer, x0, self.timesteps, self.process)
+        for index, (t, x, output, x_next) in enumerate(diffusion.trajectory(answer, self.step, noise(0), self.timesteps, noise)):
+            if index > 0 or not self.prior:
+                yield t, x.astype(np.float32), label, output, x_next
 
 
 class Calibration(CalibrationDataReader):
@@ -176,7 +184,7 @@ class Yardstick:
 
     def tell(self, errors, psnrs):
         """Prints what was found, at about ten of the steps, the first and the last among them."""
-        timesteps = self.trajectories.timesteps
+        timesteps = self.trajectories.timesteps[-len(errors) :]
         for index in np.linspace(0, len(timesteps) - 1, min(len(timesteps), 11)).round().astype(int):
             print(f"t {timesteps[index]:4d}: the answer is {100 * errors[index]:.2f} % off")
         pictures = ", ".join(f"{psnr:.1f}" for psnr in psnrs)
@@ -289,7 +297,7 @@ def main(arguments=None):
         split = onnx.load(fp32)
         int8_graph.split_concatenations(split)
         package.save_onnx(split, temporary / "split.onnx")
-        trajectories = Trajectories(package.OnnxNetwork(fp32, ports), manifest, args.steps)
+        trajectories = Trajectories(package.OnnxNetwork(fp32, ports), manifest, args.steps, prior.read(folder, manifest))
 
         def calibration():
             return Calibration(trajectories, range(args.pictures))

@@ -354,10 +354,11 @@ class Training:
 
 
 @torch.no_grad()
-def paint(network, per_class, seed, process, defaults, autocast=contextlib.nullcontext, table=None):
+def paint(network, per_class, seed, process, defaults, autocast=contextlib.nullcontext, table=None, prior=None):
     """uint8 `[n, h, w, c]`: `per_class` pictures of each class, one class after the other, walked as the defaults say.
 
-    `table` is the analytic variance of these steps; without one it is beta-tilde. Guided where the defaults have guidance.
+    `table` is the analytic variance of these steps; without one it is beta-tilde. The first step draws from `prior` (a
+    prior.Prior), where there is one. Guided where the defaults have guidance.
     """
     config, device = network.config, next(network.parameters()).device
     labels = torch.arange(max(config.classes, 1), device=device).repeat_interleave(per_class)
@@ -374,6 +375,10 @@ def paint(network, per_class, seed, process, defaults, autocast=contextlib.nullc
     answer = diffusion.guided(predict, labels, torch.full_like(labels, config.null_class), defaults.get("guidance", 1))
     kept = diffusion.timesteps(None, process, defaults)
     step = diffusion.reverse_update(kept, process, defaults, table)
+    if prior and diffusion.unseen(kept, process):
+        z = torch.randn(len(labels), prior.factors.shape[1], generator=generator).numpy()
+        x0 = torch.from_numpy(prior.draw(labels.cpu(), z, shape[2:])).to(device)
+        answer = diffusion.informed(answer, x0, kept, process)
     *_, (*_, x) = diffusion.trajectory(answer, step, noise(0), kept, noise)
     return diffusion.to_uint8(x.cpu().numpy())
 

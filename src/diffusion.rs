@@ -2,8 +2,8 @@
 //!
 //! Read in this order: a [`schedule`] says how much noise each of the T training steps adds,
 //! [`timesteps`] keeps a few of them, [`forward`] destroys a picture, [`prediction`] reads the
-//! network's answer, [`sampler`] walks back from noise to a picture, [`guidance`] makes it more
-//! like its class, [`noise`] is where the randomness comes from, and [`elbo`] is the bound that
+//! network's answer, [`sampler`] walks back from noise to a picture, [`prior`] is its first step,
+//! [`guidance`] makes it more like its class, [`noise`] is where the randomness comes from, and [`elbo`] is the bound that
 //! training rests on.
 
 use ndarray::{ArrayView4, ArrayViewMut4};
@@ -15,6 +15,7 @@ pub mod forward;
 pub mod guidance;
 pub mod noise;
 pub mod prediction;
+pub mod prior;
 pub mod sampler;
 pub mod schedule;
 pub mod timesteps;

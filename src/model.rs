@@ -6,6 +6,7 @@
 pub mod library;
 pub mod manifest;
 pub mod package;
+mod prior;
 pub mod reference;
 
 pub use library::Library;

@@ -2,15 +2,16 @@
 
 use std::ops::ControlFlow;
 
-use ndarray::{Array4, Axis};
+use ndarray::{Array1, Array4, Axis};
 
 use crate::diffusion::guidance::{self, Guided};
 use crate::diffusion::noise::{self, Between, Seeded, Stream};
+use crate::diffusion::prior::{Informed, Prior};
 use crate::diffusion::sampler::{
     NoiseSource, Sampler, SamplerKind, Step, Variance, VarianceKind, Walk,
 };
 use crate::diffusion::schedule::Schedule;
-use crate::diffusion::timesteps::{Spacing, Timesteps};
+use crate::diffusion::timesteps::{KeptStep, Spacing, Timesteps};
 use crate::diffusion::{Conditioning, Denoiser, forward};
 use crate::engine::UNet;
 use crate::error::{Error, Result};
@@ -32,6 +33,7 @@ pub struct Painter {
     precision: Precision,
     sha256: String,
     schedule: Schedule,
+    prior: Option<Prior>,
     unet: UNet,
 }
 
@@ -48,6 +50,7 @@ impl Painter {
         Ok(Self {
             unet: UNet::open(&package, precision, threads)?,
             schedule: manifest.schedule()?,
+            prior: package.prior()?,
             sha256: manifest.file(precision)?.sha256.clone(),
             precision,
             manifest,
@@ -90,6 +93,7 @@ impl Painter {
             variance_table: None,
             class,
             guidance: defaults.guidance,
+            prior: self.manifest.prior.as_ref().map(|file| file.sha256.clone()),
             morph: None,
             init: None,
         };
@@ -112,6 +116,9 @@ impl Painter {
             guidance: changes.guidance.unwrap_or(recipe.guidance),
             ..recipe.clone()
         };
+        if changes.no_prior {
+            changed.prior = None;
+        }
         let other_steps = (changed.steps, &changed.spacing) != (recipe.steps, &recipe.spacing);
         let table = self
             .manifest
@@ -174,6 +181,7 @@ impl Painter {
             .map(|name| self.manifest.class_index(name))
             .transpose()?;
         let cond = Conditioning { class };
+        let drawn = self.drawn(recipe, class, &timesteps.as_slice()[from]);
         // For no class both answers would be the same.
         let null = self
             .guiding_class(recipe)?
@@ -190,6 +198,15 @@ impl Painter {
             Some(null) => {
                 guided = Guided::new(&mut self.unet, recipe.guidance, null);
                 &mut guided
+            }
+        };
+        let mut informed;
+        let denoiser: &mut dyn Denoiser = match drawn {
+            None => denoiser,
+            Some(x0) => {
+                let prediction = self.manifest.diffusion.prediction;
+                informed = Informed::new(denoiser, prediction, timesteps.as_slice()[0], x0);
+                &mut informed
             }
         };
         walk.run(denoiser, &mut x, &cond, noise, from, on_step)?;
@@ -213,6 +230,11 @@ impl Painter {
         if recipe.sha256 != self.sha256 {
             let expected = format!("the loaded network, {}", self.sha256);
             return Err(Error::unexpected(place("sha256"), expected, &recipe.sha256));
+        }
+        let prior = self.manifest.prior.as_ref().map(|file| &file.sha256);
+        if let Some(found) = recipe.prior.as_ref().filter(|found| prior != Some(*found)) {
+            let expected = prior.map_or("none".into(), |sha256| format!("the package's, {sha256}"));
+            return Err(Error::unexpected(place("prior"), expected, found));
         }
         let noise = recipe::noise_format();
         if recipe.noise != noise {
@@ -277,6 +299,34 @@ impl Painter {
                 })
             }
         }
+    }
+
+    /// The x_0 of the step `first`, `[1, c, h, w]`, where `recipe` draws it from the prior and
+    /// nothing can be seen of it at that step.
+    fn drawn(
+        &self,
+        recipe: &Recipe,
+        class: Option<usize>,
+        first: &KeptStep,
+    ) -> Option<Array4<f32>> {
+        let asked = recipe.prior.is_some() && Informed::fits(first);
+        let prior = self.prior.as_ref().filter(|_| asked)?;
+        let numbers = |seed| {
+            let mut numbers = Array1::zeros(prior.factors());
+            let slice = numbers
+                .as_slice_mut()
+                .expect("a new array is in standard layout");
+            noise::fill(seed, Stream::Draw(1), slice);
+            numbers
+        };
+        let z = match between(recipe) {
+            None => numbers(recipe.seed),
+            Some(Between { from, to, position }) => {
+                noise::slerp(numbers(from).view(), numbers(to).view(), position)
+            }
+        };
+        let image = self.manifest.image;
+        Some(prior.draw(class.unwrap_or(0), &z.to_vec(), image.height, image.width))
     }
 
     /// What the walk starts from, `[1, c, h, w]`, and at which kept step.

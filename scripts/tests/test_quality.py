@@ -118,6 +118,7 @@ class Painting(Case):
             ({"sha256": "0"}, "asked for sha256"),
             ({"seed": 1}, "seed"),
             ({"guidance": 2}, "asked for guidance 1.0, and its recipe says 2"),
+            ({"prior": "1"}, "asked for prior None, and its recipe says 1"),
         ]
         for lie, sentence in lies:
             with mock.patch.dict(os.environ, {"LIES": json.dumps(lie)}), self.assertRaisesRegex(SystemExit, sentence):
@@ -279,6 +280,7 @@ class Quality(Case):
         real = quality.Real(self.real, 6)
         self.assertEqual(np.bincount(real.against[1]).tolist(), [2, 1])
         self.assertEqual(real.order(9).labels, (0,) * 6 + (1,) * 3)
+        self.assertEqual(quality.Real(self.real, None).order(4).labels, (0, 0, 1, 1))
         self.measure("--held-out", "110", "--pictures", "140")
         found = json.loads((self.package / "quality.json").read_text())
         self.assertEqual((found["real"]["pictures"], {way["pictures"] for way in found["ways"]}), (55, {140}))

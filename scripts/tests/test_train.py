@@ -275,6 +275,31 @@ class Export(Case):
         calibration = quantize.Calibration(trajectories, [0])
         self.assertEqual([int(feed["class_labels"][0]) for feed in iter(calibration.get_next, None)], 4 * [0, 2])
 
+    def test_a_prior_is_in_all_that_is_made_of_a_model(self):
+        import export
+        import prior
+        import quantize
+
+        export.main(self.export)
+        folder = self.folder / "small"
+        before = (folder / "samples.png").read_bytes()
+        prior.main(["--package", str(folder), "--data", str(self.folder / "small.npz")])
+        self.assertNotEqual((folder / "samples.png").read_bytes(), before)
+        manifest = package.read_manifest(folder)
+        self.assertEqual(manifest["prior"], package.file_entry(folder / "prior.npz"))
+        self.assertIn("Its first step draws from a prior", (folder / "README.md").read_text())
+        found = prior.read(folder, manifest)
+        self.assertEqual((found.mean.shape, found.factors.shape), ((3, 3, 4, 4), (3, 16, 3, 4, 4)))
+        trajectories = quantize.Trajectories(package.OnnxNetwork(folder / "fp32.onnx"), manifest, 4, found)
+        steps = [t for t, *_ in trajectories.walk(1)]
+        self.assertEqual(steps, trajectories.timesteps[1:])
+        quantize.main(["--package", str(folder), "--pictures", "2", "--check", "1", "--steps", "4"])
+        self.assertEqual(package.read_manifest(folder)["prior"], manifest["prior"])
+        with self.assertRaisesRegex(SystemExit, "expected the pictures of small"):
+            other = self.folder / "other.npz"
+            data.save(other, np.zeros((20, 16, 16, 3)), np.zeros(20), ["one"], "CC0-1.0")
+            prior.main(["--package", str(folder), "--data", str(other)])
+
     def test_guidance_wants_classes(self):
         import export
 

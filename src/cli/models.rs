@@ -198,6 +198,9 @@ fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     if defaults.guidance != guidance::NONE {
         writeln!(out, "  guidance   {}", defaults.guidance)?;
     }
+    if manifest.prior.is_some() {
+        writeln!(out, "  prior      the first step draws from it")?;
+    }
     let tables = manifest.variance_steps();
     if !tables.is_empty() {
         let tables: Vec<String> = tables.iter().map(usize::to_string).collect();

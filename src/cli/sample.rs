@@ -85,6 +85,11 @@ pub struct Args {
     #[arg(long, value_name = "W", allow_negative_numbers = true)]
     guidance: Option<f64>,
 
+    /// Ask the network at the first step too, where it sees nothing but noise, though the model has
+    /// a prior to draw from
+    #[arg(long)]
+    no_prior: bool,
+
     /// Which of the model's files: fp32, fp16 or int8 [default: the model's own]
     #[arg(long)]
     precision: Option<Precision>,
@@ -339,6 +344,7 @@ impl<'a> Order<'a> {
             spacing: args.spacing.clone(),
             variance: args.variance,
             guidance: args.guidance,
+            no_prior: args.no_prior,
         };
         let mut recipe = Recipe {
             seed,

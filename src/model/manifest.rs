@@ -53,6 +53,9 @@ pub struct Manifest {
     pub files: BTreeMap<Precision, NetworkFile>,
     /// The trainer's trajectory.
     pub reference: File,
+    /// What pictures are like, for the first step of a walk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prior: Option<File>,
     /// Who may do what with it.
     pub licence: Licence,
     /// Free facts about the training.
@@ -512,7 +515,14 @@ impl Manifest {
             .files
             .iter()
             .map(|(precision, f)| (precision.to_string(), f.as_file()));
-        for (key, file) in network.chain([("reference".into(), self.reference.clone())]) {
+        let others = [
+            ("reference", Some(&self.reference)),
+            ("prior", self.prior.as_ref()),
+        ];
+        let others = others
+            .into_iter()
+            .filter_map(|(key, file)| Some((key.to_string(), file?.clone())));
+        for (key, file) in network.chain(others) {
             let at = |part: &str| format!("{place}: {key}: {part}");
             let plain = std::path::Path::new(&file.file).file_name();
             if plain.is_none_or(|name| name != file.file.as_str()) {

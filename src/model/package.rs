@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::manifest::{File, Manifest, Precision};
+use super::prior;
 use super::reference::Reference;
+use crate::diffusion::prior::Prior;
 use crate::error::{Error, Result};
 use crate::files::read_limited;
 
@@ -112,6 +114,19 @@ impl Package {
         let file = &self.manifest.reference;
         let bytes = self.verified(file)?;
         Reference::read(&self.source.place(&file.file), &bytes, &self.manifest)
+    }
+
+    /// What pictures are like, verified; `None` where the package does not say.
+    ///
+    /// # Errors
+    ///
+    /// When the file's length or hash is not the manifest's, or its arrays do not fit the model.
+    pub fn prior(&self) -> Result<Option<Prior>> {
+        let Some(file) = &self.manifest.prior else {
+            return Ok(None);
+        };
+        let bytes = self.verified(file)?;
+        prior::read(&self.source.place(&file.file), &bytes, &self.manifest).map(Some)
     }
 
     fn read(source: Source) -> Result<Self> {

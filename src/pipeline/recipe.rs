@@ -48,6 +48,9 @@ pub struct Recipe {
     /// The weight of classifier-free guidance, [`guidance::NONE`] where there is none.
     #[serde(default = "guidance::none", skip_serializing_if = "guidance::is_none")]
     pub guidance: f64,
+    /// SHA-256 of the package's prior, where the first step draws from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior: Option<String>,
     /// Starting noise between two seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub morph: Option<Morph>,
@@ -69,6 +72,8 @@ pub struct Changes {
     pub variance: Option<VarianceKind>,
     /// The weight of classifier-free guidance.
     pub guidance: Option<f64>,
+    /// Whether the first step is asked of the network, though the package has a prior.
+    pub no_prior: bool,
 }
 
 /// Starting noise on the arc from the recipe's seed to another one.

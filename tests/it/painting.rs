@@ -1,6 +1,7 @@
 //! Recipe → picture, on real networks.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use driftglass::diffusion::sampler::{SamplerKind, Step, VarianceKind};
 use driftglass::diffusion::timesteps::Spacing;
@@ -189,6 +190,84 @@ fn a_morph_begins_and_ends_at_its_seeds() {
     }
 }
 
+/// Whether neighbours in a picture differ by more than a shade: black and white do.
+fn is_speckled(x0: &ndarray::Array4<f32>) -> bool {
+    let columns = x0.dim().3;
+    let left = x0.slice(ndarray::s![.., .., .., ..columns - 1]);
+    let right = x0.slice(ndarray::s![.., .., .., 1..]);
+    left.iter()
+        .zip(right)
+        .any(|(left, right)| (left - right).abs() > 0.5)
+}
+
+#[test]
+fn the_first_step_draws_from_the_prior_of_the_package() {
+    let package =
+        Package::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/scenes-64")).unwrap();
+    let sha256 = package.manifest().prior.as_ref().unwrap().sha256.clone();
+    let mut painter = Painter::open(package, None, 2).unwrap();
+    let own = Recipe {
+        class: Some("planet".into()),
+        ..recipe_of(&painter, 3, 3)
+    };
+    assert_eq!(own.prior.as_ref(), Some(&sha256));
+    let changes = Changes {
+        no_prior: true,
+        ..Changes::default()
+    };
+    let without = painter.changed(&own, &changes);
+    assert_eq!(without.prior, None);
+    let none = Recipe {
+        class: Some("none".into()),
+        ..own.clone()
+    };
+    let estimates = [&own, &none, &without].map(|recipe| first_step(&mut painter, recipe).0);
+    assert_eq!(estimates.each_ref().map(is_speckled), [false, false, true]);
+    assert_ne!(estimates[0], estimates[1]);
+    // A planet is before the night.
+    assert!(estimates[0].mean().unwrap() < -0.2);
+
+    let other = Recipe {
+        prior: Some("00".repeat(32)),
+        ..own.clone()
+    };
+    let error = painter.check(&other).unwrap_err().to_string();
+    let expected = format!("recipe: prior: expected the package's, {sha256}, found 00");
+    assert!(error.starts_with(&expected), "{error}");
+    let texts = own.to_texts();
+    assert!(texts[1].1.contains(&format!("\"prior\":\"{sha256}\"")));
+    assert!(!without.to_texts()[1].1.contains("prior"));
+
+    let picture = Picture::filled(64, 64, [90, 60, 200]);
+    let from = |recipe: &Recipe| Recipe {
+        init: Some(Init {
+            sha256: picture_sha256(&picture),
+            strength: 0.7,
+        }),
+        ..recipe.clone()
+    };
+    let [drawn, asked] = [from(&own), from(&without)].map(|recipe| {
+        painter
+            .paint(&recipe, Some(&picture), &mut |_| ControlFlow::Continue(()))
+            .unwrap()
+    });
+    assert_eq!(drawn, asked, "a picture is there to be seen");
+
+    let at = |position, seed| Recipe {
+        seed: 3,
+        morph: Some(Morph { seed, position }),
+        ..own.clone()
+    };
+    let two = Recipe {
+        seed: 5,
+        ..own.clone()
+    };
+    let pictures =
+        [at(0.0, 5), own.clone(), at(1.0, 5), two].map(|recipe| paint(&mut painter, &recipe));
+    let [start, one, end, two] = pictures;
+    assert!(start.psnr_db(&one) > 50.0 && end.psnr_db(&two) > 50.0);
+}
+
 #[test]
 fn the_null_class_can_be_painted_and_a_step_that_shows_noise_cannot() {
     let mut painter = default_painter(2);
@@ -340,15 +419,18 @@ fn a_recipe_s_own_table_goes_before_the_package_s() {
     );
 }
 
-/// The network's answer at the first step of `recipe`.
-fn first_answer(painter: &mut Painter, recipe: &Recipe) -> ndarray::Array4<f32> {
-    let mut answer = None;
+/// What the first step of `recipe` takes for the picture, and the answer that it comes from.
+fn first_step(
+    painter: &mut Painter,
+    recipe: &Recipe,
+) -> (ndarray::Array4<f32>, ndarray::Array4<f32>) {
+    let mut found = None;
     let result = painter.paint(recipe, None, &mut |step| {
-        answer = Some(step.output.to_owned());
+        found = Some((step.x0.to_owned(), step.output.to_owned()));
         ControlFlow::Break(())
     });
     assert!(matches!(result, Err(Error::Stopped)));
-    answer.unwrap()
+    found.unwrap()
 }
 
 #[test]
@@ -366,10 +448,10 @@ fn guidance_goes_on_from_no_class_through_the_class() {
         class: Some("none".into()),
         ..planet.clone()
     };
-    let class = first_answer(&mut painter, &planet);
-    let null = first_answer(&mut painter, &no_class);
+    let class = first_step(&mut painter, &planet).1;
+    let null = first_step(&mut painter, &no_class).1;
     for weight in [0.0, 0.5, 3.0] {
-        let found = first_answer(&mut painter, &guided(weight));
+        let found = first_step(&mut painter, &guided(weight)).1;
         let expected = &null + (&class - &null) * weight as f32;
         let off = (&found - &expected).mapv(f32::abs);
         let off = off.iter().copied().fold(0.0, f32::max);
@@ -437,6 +519,10 @@ fn a_recipe_for_another_model_is_refused() {
         },
         Recipe {
             guidance: -1.0,
+            ..recipe.clone()
+        },
+        Recipe {
+            prior: Some("00".repeat(32)),
             ..recipe.clone()
         },
         Recipe {
