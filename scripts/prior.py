@@ -11,6 +11,7 @@ the network was trained on, mirrored as it was; a row for each class, and one of
 """
 
 import argparse
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import model_card
 import noise
 import package
 
-SIDE = 4  # rows and columns of a thumbnail
+SIDE = 4  # rows and columns of a thumbnail, or fewer where a picture has no four equal parts
 FACTORS = 16  # at most; the rest of the covariance is left out
 STREAM = 2**64 - 2  # of the normal numbers of a draw: Stream::Draw(1)
 FILE = "prior.npz"
@@ -58,18 +59,19 @@ def positions(before, after):
 
 
 def thumbnails(pictures):
-    """uint8 `[n, h, w, c]` -> float64 `[n, c, SIDE, SIDE]` in [-1, 1], means of equal parts."""
+    """uint8 `[n, h, w, c]` -> float64 `[n, c, rows, columns]` in [-1, 1], means of equal parts."""
     n, height, width, channels = pictures.shape
-    if height % SIDE or width % SIDE:
-        raise SystemExit(f"expected pictures with sides of {SIDE} equal parts, found {width} by {height}")
-    parts = pictures.reshape(n, SIDE, height // SIDE, SIDE, width // SIDE, channels)
+    rows, columns = math.gcd(SIDE, height), math.gcd(SIDE, width)
+    parts = pictures.reshape(n, rows, height // rows, columns, width // columns, channels)
     return parts.mean((2, 4)).transpose(0, 3, 1, 2) / 127.5 - 1
 
 
 def gaussian(found):
-    """(mean, factors) of thumbnails `[n, c, SIDE, SIDE]`: the covariance's largest axes, each as long as its deviation."""
+    """(mean, factors) of thumbnails `[n, c, rows, columns]`: the covariance's largest axes, each as long as its deviation."""
+    if len(found) < 2:
+        raise SystemExit(f"a prior: expected at least 2 pictures of every class, found {len(found)} of one")
     mean, flat = found.mean(0), found.reshape(len(found), -1)
-    variances, axes = np.linalg.eigh(np.cov(flat.T))
+    variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(flat.T)))
     variances, axes = variances[::-1][:FACTORS], axes.T[::-1][:FACTORS]
     signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], 1))  # so that there is one answer
     factors = axes * signs * np.sqrt(np.maximum(variances, 0))[:, None]

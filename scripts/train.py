@@ -44,6 +44,7 @@ from torch.nn.parallel import DistributedDataParallel
 import data
 import diffusion
 import hardware
+import prior
 from procedural import contact_sheet
 from unet import UNet, UNetConfig
 
@@ -404,7 +405,9 @@ def plot(rows, path):
 
 def sheet(training):
     """Six pictures of each class by the EMA weights, the same noise each time: sheet-<images>.png."""
-    pictures = paint(training.ema, 6, 0, training.process, training.defaults, training.autocast)
+    shown = [values[: len(values) - training.held_out].cpu().numpy() for values in (training.pictures, training.labels)]
+    drawn = prior.estimate(*shown, max(training.config.classes, 1), training.args.flip)
+    pictures = paint(training.ema, 6, 0, training.process, training.defaults, training.autocast, prior=drawn)
     contact_sheet(pictures, columns=12, scale=3).save(training.run / f"sheet-{training.images:08d}.png")
 
 

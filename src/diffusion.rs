@@ -3,8 +3,8 @@
 //! Read in this order: a [`schedule`] says how much noise each of the T training steps adds,
 //! [`timesteps`] keeps a few of them, [`forward`] destroys a picture, [`prediction`] reads the
 //! network's answer, [`sampler`] walks back from noise to a picture, [`prior`] is its first step,
-//! [`guidance`] makes it more like its class, [`noise`] is where the randomness comes from, and [`elbo`] is the bound that
-//! training rests on.
+//! [`guidance`] makes it more like its class, [`noise`] is where the randomness comes from, and
+//! [`elbo`] is the bound that training rests on.
 
 use ndarray::{ArrayView4, ArrayViewMut4};
 

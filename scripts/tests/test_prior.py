@@ -31,8 +31,7 @@ class Estimate(unittest.TestCase):
     def test_a_thumbnail_is_the_mean_of_equal_parts(self):
         picture = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1)
         self.assertEqual(prior.thumbnails(picture)[0, 0, 0, 1], (2 + 3 + 10 + 11) / 4 / 127.5 - 1)
-        with self.assertRaisesRegex(SystemExit, "expected pictures with sides of 4 equal parts, found 9 by 8"):
-            prior.thumbnails(np.zeros((1, 8, 9, 1), np.uint8))
+        self.assertEqual(prior.thumbnails(np.zeros((1, 6, 9, 3), np.uint8)).shape, (1, 3, 2, 1))
 
     def test_each_class_has_a_row_and_the_null_class_has_all_pictures(self):
         shown, labels = np.concatenate([pictures(90) // 2, 128 + pictures(90, 1) // 2]), np.arange(180) // 90
@@ -41,6 +40,9 @@ class Estimate(unittest.TestCase):
         np.testing.assert_allclose(found.mean.mean((1, 2, 3)), [thumbnails[:90].mean(), thumbnails[90:].mean(), thumbnails.mean()], atol=1e-6)
         np.testing.assert_allclose(found.mean, found.mean[..., ::-1], atol=1e-6)  # since mirrored pictures are as likely
         self.assertEqual(prior.estimate(shown, labels, 1, flip=False).mean.shape, (1, 1, 4, 4))
+        self.assertEqual(prior.estimate(shown[:, :5, :5], labels, 2).factors.shape, (3, 1, 1, 1, 1))
+        with self.assertRaisesRegex(SystemExit, "expected at least 2 pictures of every class, found 0 of one"):
+            prior.estimate(shown, labels, 3)
 
 
 class Draw(unittest.TestCase):
