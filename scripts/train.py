@@ -29,6 +29,7 @@ import contextlib
 import copy
 import csv
 import dataclasses
+import functools
 import math
 import os
 import pickle
@@ -325,6 +326,12 @@ class Training:
 
     # ---- looking at it ----------------------------------------------------------------------------------------------
 
+    @functools.cached_property
+    def prior(self):
+        """The prior of the pictures that are trained on."""
+        shown = [values[: len(values) - self.held_out].cpu().numpy() for values in (self.pictures, self.labels)]
+        return prior.estimate(*shown, max(self.config.classes, 1), self.args.flip)
+
     @torch.no_grad()
     def validate(self):
         """The error of the EMA weights on held-out pictures, always with the same times and noise."""
@@ -405,9 +412,7 @@ def plot(rows, path):
 
 def sheet(training):
     """Six pictures of each class by the EMA weights, the same noise each time: sheet-<images>.png."""
-    shown = [values[: len(values) - training.held_out].cpu().numpy() for values in (training.pictures, training.labels)]
-    drawn = prior.estimate(*shown, max(training.config.classes, 1), training.args.flip)
-    pictures = paint(training.ema, 6, 0, training.process, training.defaults, training.autocast, prior=drawn)
+    pictures = paint(training.ema, 6, 0, training.process, training.defaults, training.autocast, prior=training.prior)
     contact_sheet(pictures, columns=12, scale=3).save(training.run / f"sheet-{training.images:08d}.png")
 
 

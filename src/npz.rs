@@ -9,7 +9,7 @@ use std::fmt;
 use std::io::{Cursor, Read, Write};
 
 use half::f16;
-use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
+use ndarray::{ArrayD, ArrayView, Dimension, IntoDimension, IxDyn};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
@@ -477,6 +477,25 @@ impl Archive {
     /// When it is missing or has another shape.
     pub fn require_f32(&self, name: &str, shape: &[usize]) -> Result<ArrayD<f32>> {
         Ok(self.require_shape(name, shape)?.to_f32())
+    }
+
+    /// The elements of the array of that name and `shape`, as float32, each of them a number.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing, has another shape, or holds infinity or NaN.
+    pub fn require_finite<S: IntoDimension>(
+        &self,
+        name: &str,
+        shape: S,
+    ) -> Result<ndarray::Array<f32, S::Dim>> {
+        let values = self.require_f32(name, shape.into_dimension().slice())?;
+        if let Some(found) = values.iter().find(|value| !value.is_finite()) {
+            let place = format!("{}: {name}", self.place);
+            return Err(Error::unexpected(place, "finite numbers", found));
+        }
+        let typed = values.into_dimensionality();
+        Ok(typed.expect("the shape was asked for"))
     }
 
     /// The elements of the array of that name and `shape`, as int64.

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use ndarray::{Array1, Array4, Axis};
+use ndarray::{Array, Array4, Axis, IntoDimension};
 
 use crate::diffusion::guidance::{self, Guided};
 use crate::diffusion::noise::{self, Between, Seeded, Stream};
@@ -181,7 +181,8 @@ impl Painter {
             .map(|name| self.manifest.class_index(name))
             .transpose()?;
         let cond = Conditioning { class };
-        let drawn = self.drawn(recipe, class, &timesteps.as_slice()[from]);
+        let first = timesteps.as_slice()[from];
+        let drawn = self.drawn(recipe, class, &first);
         // For no class both answers would be the same.
         let null = self
             .guiding_class(recipe)?
@@ -205,7 +206,7 @@ impl Painter {
             None => denoiser,
             Some(x0) => {
                 let prediction = self.manifest.diffusion.prediction;
-                informed = Informed::new(denoiser, prediction, timesteps.as_slice()[0], x0);
+                informed = Informed::new(denoiser, prediction, first, x0);
                 &mut informed
             }
         };
@@ -311,20 +312,7 @@ impl Painter {
     ) -> Option<Array4<f32>> {
         let asked = recipe.prior.is_some() && Informed::fits(first);
         let prior = self.prior.as_ref().filter(|_| asked)?;
-        let numbers = |seed| {
-            let mut numbers = Array1::zeros(prior.factors());
-            let slice = numbers
-                .as_slice_mut()
-                .expect("a new array is in standard layout");
-            noise::fill(seed, Stream::Draw(1), slice);
-            numbers
-        };
-        let z = match between(recipe) {
-            None => numbers(recipe.seed),
-            Some(Between { from, to, position }) => {
-                noise::slerp(numbers(from).view(), numbers(to).view(), position)
-            }
-        };
+        let z = numbers(recipe, Stream::Draw(1), prior.factors());
         let image = self.manifest.image;
         Some(prior.draw(class.unwrap_or(0), &z.to_vec(), image.height, image.width))
     }
@@ -338,10 +326,7 @@ impl Painter {
     ) -> Result<(Array4<f32>, usize)> {
         let image = self.manifest.image;
         let shape = (1, image.channels, image.height, image.width);
-        let noise = match between(recipe) {
-            None => noise::start(recipe.seed, shape),
-            Some(between) => between.start(shape),
-        };
+        let noise = numbers(recipe, Stream::Start, shape);
         match (&recipe.init, init) {
             (None, _) => {
                 check_first(recipe, timesteps)?;
@@ -384,6 +369,18 @@ fn check_first(recipe: &Recipe, timesteps: &Timesteps) -> Result<()> {
         expected,
         format!("t = {}", first.t.0),
     ))
+}
+
+/// The numbers of a stream of a recipe's noise, in `shape`.
+fn numbers<S: IntoDimension + Copy>(
+    recipe: &Recipe,
+    stream: Stream,
+    shape: S,
+) -> Array<f32, S::Dim> {
+    match between(recipe) {
+        None => noise::numbers(recipe.seed, stream, shape),
+        Some(between) => between.numbers(stream, shape),
+    }
 }
 
 /// The noise of a recipe with a morph.

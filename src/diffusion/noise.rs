@@ -8,7 +8,7 @@
 //!
 //! [`FORMAT`] is part of every recipe: any change to a number here is a new [`VERSION`].
 
-use ndarray::{Array, Array4, ArrayView, ArrayViewMut4, Dimension};
+use ndarray::{Array, Array4, ArrayView, ArrayViewMut4, Dimension, IntoDimension};
 
 use super::sampler::NoiseSource;
 
@@ -73,11 +73,17 @@ pub fn fill(seed: u64, stream: Stream, out: &mut [f32]) {
     }
 }
 
+/// The first standard normal numbers of a stream, in `shape`.
+pub fn numbers<S: IntoDimension>(seed: u64, stream: Stream, shape: S) -> Array<f32, S::Dim> {
+    let shape = shape.into_dimension();
+    let mut values = vec![0.0; shape.size()];
+    fill(seed, stream, &mut values);
+    Array::from_shape_vec(shape, values).expect("there is one value per element of the shape")
+}
+
 /// x_T: what a walk with this seed starts from, `[n, c, h, w]`.
 pub fn start(seed: u64, shape: (usize, usize, usize, usize)) -> Array4<f32> {
-    let mut values = vec![0.0; shape.0 * shape.1 * shape.2 * shape.3];
-    fill(seed, Stream::Start, &mut values);
-    Array::from_shape_vec(shape, values).expect("there is one value per element of the shape")
+    numbers(seed, Stream::Start, shape)
 }
 
 /// The noise that a walk with this seed injects.
@@ -109,9 +115,9 @@ pub struct Between {
 }
 
 impl Between {
-    /// x_T between the two seeds, `[n, c, h, w]`.
-    pub fn start(&self, shape: (usize, usize, usize, usize)) -> Array4<f32> {
-        let (from, to) = (start(self.from, shape), start(self.to, shape));
+    /// The numbers of a stream between the two seeds, in `shape`.
+    pub fn numbers<S: IntoDimension + Copy>(&self, stream: Stream, shape: S) -> Array<f32, S::Dim> {
+        let [from, to] = [self.from, self.to].map(|seed| numbers(seed, stream, shape));
         slerp(from.view(), to.view(), self.position)
     }
 }

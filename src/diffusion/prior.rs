@@ -339,8 +339,7 @@ mod tests {
                 let denoiser: &mut dyn Denoiser = match prior {
                     None => &mut network,
                     Some(prior) => {
-                        let mut z = [0.0];
-                        noise::fill(seed, Stream::Draw(1), &mut z);
+                        let z = noise::numbers(seed, Stream::Draw(1), 1).to_vec();
                         let x0 = prior.draw(0, &z, 64, 64);
                         let first = timesteps.as_slice()[0];
                         informed = Informed::new(&mut network, Prediction::X0, first, x0);

@@ -1,7 +1,5 @@
 //! `prior.npz`: the Gaussian of thumbnails that a walk's first step draws from.
 
-use ndarray::{Array, ArrayD, Dimension};
-
 use super::manifest::Manifest;
 use crate::diffusion::prior::Prior;
 use crate::error::{Error, Result};
@@ -29,27 +27,11 @@ pub(super) fn read(place: &str, bytes: &[u8], manifest: &Manifest) -> Result<Pri
             .copied()
             .unwrap_or(0))
     };
-    let thumbnail = [manifest.image.channels, size("mean", 2)?, size("mean", 3)?];
-    let finite = |name: &str, first: &[usize]| {
-        let values = archive.require_f32(name, &[first, &thumbnail].concat())?;
-        match values.iter().find(|value| !value.is_finite()) {
-            None => Ok(values),
-            Some(found) => {
-                let place = format!("{place}: {name}");
-                Err(Error::unexpected(place, "finite numbers", found))
-            }
-        }
-    };
-    let mean = finite("mean", &[classes])?;
-    let factors = finite("factors", &[classes, size("factors", 1)?])?;
-    Prior::new(dimensioned(mean), dimensioned(factors))
-        .map_err(|error| Error::unexpected(place, "a prior", error))
-}
-
-fn dimensioned<D: Dimension>(values: ArrayD<f32>) -> Array<f32, D> {
-    values
-        .into_dimensionality()
-        .expect("the shape was asked for")
+    let (c, rows, columns) = (manifest.image.channels, size("mean", 2)?, size("mean", 3)?);
+    let mean = archive.require_finite("mean", (classes, c, rows, columns))?;
+    let shape = (classes, size("factors", 1)?, c, rows, columns);
+    let factors = archive.require_finite("factors", shape)?;
+    Prior::new(mean, factors).map_err(|error| Error::unexpected(place, "a prior", error))
 }
 
 #[cfg(test)]

@@ -66,23 +66,12 @@ impl Reference {
                 })?)
             }
         };
-        let finite = |name: &str, shape: &[usize]| {
-            let values = archive.require_f32(name, shape)?;
-            match values.iter().find(|value| !value.is_finite()) {
-                None => Ok(values),
-                Some(found) => Err(Error::unexpected(
-                    format!("{place}: {name}"),
-                    "finite numbers",
-                    found,
-                )),
-            }
-        };
         Ok(Self {
-            start: four(finite("start", &one)?),
+            start: archive.require_finite("start", one)?,
             timesteps,
-            noise: five(finite("noise", &walk)?),
-            outputs: five(finite("epsilon", &answer)?),
-            finished: four(finite("final", &one)?),
+            noise: archive.require_finite("noise", walk)?,
+            outputs: archive.require_finite("epsilon", answer)?,
+            finished: archive.require_finite("final", one)?,
             class,
         })
     }
@@ -121,16 +110,4 @@ fn descending(
         expected,
         format!("{values:?}"),
     ))
-}
-
-fn four(values: ndarray::ArrayD<f32>) -> Array4<f32> {
-    values
-        .into_dimensionality()
-        .expect("the shape was asked for")
-}
-
-fn five(values: ndarray::ArrayD<f32>) -> Array5<f32> {
-    values
-        .into_dimensionality()
-        .expect("the shape was asked for")
 }

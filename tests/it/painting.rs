@@ -252,6 +252,16 @@ fn the_first_step_draws_from_the_prior_of_the_package() {
             .unwrap()
     });
     assert_eq!(drawn, asked, "a picture is there to be seen");
+    let mut buried = from(&own);
+    buried.steps = 1000;
+    buried.init.as_mut().unwrap().strength = 0.999;
+    let mut first = None;
+    let stopped = painter.paint(&buried, Some(&picture), &mut |step| {
+        first = Some((step.index, is_speckled(&step.x0.to_owned())));
+        ControlFlow::Break(())
+    });
+    assert!(matches!(stopped, Err(Error::Stopped)));
+    assert_eq!(first, Some((1, false)), "nothing is left of the picture");
 
     let at = |position, seed| Recipe {
         seed: 3,
