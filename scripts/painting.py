@@ -151,7 +151,8 @@ class Program:
 
 
 class PyTorch:
-    """The same numbers as PyTorch's network, in fp32, walked by the formulas of published.py in float32."""
+    """The same numbers as PyTorch's network, in fp32 (on a GPU where there is one), walked by the formulas of published.py
+    in float32."""
 
     def __init__(self, folder, manifest, way):
         import torch
@@ -160,7 +161,9 @@ class PyTorch:
 
         walked = way.variance != "analytic" and way.sampler != "dpmpp-2m"
         assert walked, f"{way.name}: diffusion.py does not walk it"
-        self.torch, self.network = torch, weights.load(folder, way.precision)[0]
+        self.torch, self.device = torch, "cuda" if torch.cuda.is_available() else "cpu"
+        torch.backends.cudnn.allow_tf32 = False
+        self.network = weights.load(folder, way.precision)[0].to(self.device)
         image, defaults = manifest["image"], manifest["defaults"] | {"sampler": way.sampler, "variance": way.variance}
         defaults["spacing"] = way.spacing or defaults["spacing"]
         self.shape = (image["channels"], image["height"], image["width"])
@@ -182,9 +185,9 @@ class PyTorch:
             return torch.from_numpy(noise.normals(seeds, stream, self.shape))
 
         def predict(x, t, label):
-            labels = None if label is None else torch.full((len(x),), label)
+            labels = None if label is None else torch.full((len(x),), label, device=self.device)
             with torch.no_grad():
-                return self.network(x, torch.full((len(x),), t), labels)
+                return self.network(x.to(self.device), torch.full((len(x),), t, device=self.device), labels).cpu()
 
         def injected(index):
             return drawn(1 + index) if index < last else torch.zeros(len(seeds), *self.shape)

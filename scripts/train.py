@@ -217,9 +217,10 @@ class Training:
 
     def agreed(self, share):
         """`share` as the first process sees it, on every process: their clocks differ."""
+        if self.world == 1:  # a GPU would be waited for, twice a step
+            return share
         share = torch.tensor(share, device=self.device)
-        if self.world > 1:
-            distributed.broadcast(share, 0)
+        distributed.broadcast(share, 0)
         return share.item()
 
     def progress(self):

@@ -12,6 +12,7 @@ from needs import PICTURES, demand
 demand(PICTURES)
 
 import numpy as np
+from PIL import Image
 
 import data
 import procedural
@@ -65,6 +66,30 @@ class Data(unittest.TestCase):
         path.write_bytes(b"not what it says")
         with self.assertRaisesRegex(SystemExit, "sha256"):
             data.verified(path, "0" * 64)
+
+    def test_training_crops_show_nothing_that_is_held_out(self):
+        columns, rows = np.meshgrid(np.arange(1280), np.arange(640))
+        told_apart = np.stack([columns // 5, rows // 5, (columns * 7 + rows * 13) % 256], -1).astype(np.uint8)
+        trained, held = data.crops(Image.fromarray(told_apart), 128)
+        self.assertEqual(len(held), 5)
+        self.assertGreater(len(trained), 50)
+
+        def shown(crops):
+            return {tuple(pixel) for crop in crops for pixel in crop[::5, ::5, :2].reshape(-1, 2)}
+
+        cells = [shown([crop]) for crop in held]
+        seen = shown(trained)
+        # The grey value of a place is told to five pixels, so an edge is shared with what lies beside it.
+        self.assertTrue(all(len(cell & seen) < len(cell) / 5 for cell in cells))
+
+    def test_flat_crops_are_no_pictures(self):
+        self.assertFalse(data.structured(Image.new("RGB", (128, 128), "#204080")))
+        gradient = np.broadcast_to(np.arange(128, dtype=np.uint8)[:, None, None], (128, 128, 3))
+        self.assertFalse(data.structured(Image.fromarray(gradient.copy())))
+
+    def test_signs_among_emoji_are_told_from_pictures(self):
+        self.assertTrue(all(map(data.is_sign, ["0023-fe0f-20e3", "a9-fe0f", "1f170-fe0f", "2b05-fe0f", "1f550"])))
+        self.assertFalse(any(map(data.is_sign, ["1f600", "1f436", "2b50", "2615", "1f511", "1f9d1-200d-1f33e"])))
 
 
 if __name__ == "__main__":
