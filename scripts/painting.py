@@ -162,7 +162,7 @@ class PyTorch:
         walked = way.variance != "analytic" and way.sampler != "dpmpp-2m"
         assert walked, f"{way.name}: diffusion.py does not walk it"
         self.torch, self.device = torch, "cuda" if torch.cuda.is_available() else "cpu"
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False  # by default a GPU's convolutions keep ten bits of a number
         self.network = weights.load(folder, way.precision)[0].to(self.device)
         image, defaults = manifest["image"], manifest["defaults"] | {"sampler": way.sampler, "variance": way.variance}
         defaults["spacing"] = way.spacing or defaults["spacing"]

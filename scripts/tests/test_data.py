@@ -79,7 +79,7 @@ class Data(unittest.TestCase):
 
         cells = [shown([crop]) for crop in held]
         seen = shown(trained)
-        # The grey value of a place is told to five pixels, so an edge is shared with what lies beside it.
+        # Five pixels share a colour, so those at an edge are also seen beside it.
         self.assertTrue(all(len(cell & seen) < len(cell) / 5 for cell in cells))
 
     def test_flat_crops_are_no_pictures(self):
