@@ -87,9 +87,19 @@ class Data(unittest.TestCase):
         gradient = np.broadcast_to(np.arange(128, dtype=np.uint8)[:, None, None], (128, 128, 3))
         self.assertFalse(data.structured(Image.fromarray(gradient.copy())))
 
-    def test_signs_among_emoji_are_told_from_pictures(self):
-        self.assertTrue(all(map(data.is_sign, ["0023-fe0f-20e3", "a9-fe0f", "1f170-fe0f", "2b05-fe0f", "1f550"])))
-        self.assertFalse(any(map(data.is_sign, ["1f600", "1f436", "2b50", "2615", "1f511", "1f9d1-200d-1f33e"])))
+    def test_an_emoji_is_known_by_its_code_points(self):
+        self.assertEqual(data.plain("1f441-fe0f"), "1f441")
+        self.assertEqual(data.plain("1f9d1-200d-2708-fe0f"), "1f9d1-200d-2708")
+
+    def test_a_moved_emoji_is_the_same_one_elsewhere(self):
+        square = Image.new("RGBA", (64, 64))
+        square.paste("#2080c0", (16, 16, 48, 48))
+        for seed in range(20):
+            alpha = np.asarray(data.moved(square, np.random.default_rng(seed)))[..., 3] / 255
+            self.assertTrue(0.85**2 * 32**2 * 0.97 < alpha.sum() < 32**2 * 1.03, seed)
+            down, across = ((alpha * axis).sum() / alpha.sum() - 31.5 for axis in np.indices(alpha.shape))
+            self.assertLess(max(abs(down), abs(across)), 0.06 * 64 + 0.1, seed)
+            self.assertEqual(alpha[0].sum(), 0, seed)
 
 
 if __name__ == "__main__":
