@@ -57,6 +57,17 @@ def walk(way):
     return ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps", way["spacing"], guidance, prior]))
 
 
+def counted(quality, painted, real):
+    """How many pictures of each way were held against how many real ones, "5,000 `painted` against 5,000 `real`"; the walks
+    of which there are fewer by name."""
+    found = {}
+    for way in quality["ways"]:
+        found.setdefault((way["pictures"], way.get("real", quality["real"]["pictures"])), {})[walk(way)] = None
+    most, *fewer = sorted(found, reverse=True)
+    named = [f" ({both[0]:,} against {both[1]:,}: {'; '.join(found[both])})" for both in fewer]
+    return f"{most[0]:,} {painted} against {most[1]:,} {real}" + "".join(named)
+
+
 def figures(one):
     """The cells of one way to paint."""
     kid, error = (1000 * part for part in one["kid"])
@@ -101,7 +112,7 @@ def measured(manifest, quality):
     """What quality.py found, as lines; nothing where it has not been measured."""
     if quality is None:
         return []
-    floor, sizes = quality["floor"], (quality["ways"][0]["pictures"], quality["real"]["pictures"])
+    floor = quality["floor"]
     files = {name for name, sha256 in quality["sha256"].items() if manifest["files"].get(name, {}).get("sha256") == sha256}
     rows = [["real pictures", "", floor]]
     for way in sorted(quality["ways"], key=lambda way: way["kid"][0]):
@@ -113,7 +124,7 @@ def measured(manifest, quality):
         "|---|---|---|---|---|",
         *(f"| {how} | {file} | {figures(one)} |" for how, file, one in rows),
         "",
-        f"{sizes[0]:,} pictures of each against {sizes[1]:,} that training had not seen, with the standard error:",
+        f"{counted(quality, 'pictures of each', 'that training had not seen')}, with the standard error:",
         "what this says, and how it was measured, is in [docs/quality.md](../../docs/quality.md).",
         "",
     ]

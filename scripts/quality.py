@@ -185,6 +185,25 @@ def entry(way, figures, count):
     } | ({} if way.prior else {"no-prior": True}) | {name: told(figure) for name, figure in figures.items()}
 
 
+def joined(told, earlier):
+    """`told` with those ways of `earlier`, a quality.json before it, that it has not itself and whose file is the same one.
+
+    They say against how many real pictures they were measured, where it was another number.
+    """
+    own, real = {way["name"] for way in told["ways"]}, earlier["real"]["pictures"]
+    files = {file for file, sha256 in earlier["sha256"].items() if told["sha256"].get(file, sha256) == sha256}
+    ways = {way["name"]: way for way in earlier["ways"] if way["file"] in files}
+    said = {} if real == told["real"]["pictures"] else {"real": real}
+    kept = [said | way for name, way in ways.items() if name not in own]
+    pairs = [pair for pair in earlier["pairs"] if {pair["way"], pair["other"]} <= ways.keys() and not {pair["way"], pair["other"]} <= own]
+    return told | {
+        "sha256": {file: earlier["sha256"][file] for file in files} | told["sha256"],
+        "ways": told["ways"] + kept,
+        "pairs": told["pairs"] + pairs,
+        "milliseconds": {file: earlier["milliseconds"][file] for file in files} | told["milliseconds"],
+    }
+
+
 def add_arguments(p):
     """What whoever paints a package's pictures beside real ones has to be told."""
     p.add_argument("--package", type=Path, required=True, help="the model's folder, e.g. models/scenes-32")
@@ -215,6 +234,7 @@ def main(arguments=None):
     names = [way.name for way in WAYS]
     p.add_argument("--ways", nargs="+", choices=names, metavar="WAY", default=names, help=f"default all: {', '.join(names)}")
     p.add_argument("--pictures", type=command_line.count, help="to paint (default: as many as there are real ones)")
+    p.add_argument("--add", action="store_true", help="keep what the file has of other ways, if of the same networks")
     p.add_argument("--paint", action="store_true", help="paint and go no further")
     args = p.parse_args(arguments)
     folder, manifest, real, keep = opened(args)
@@ -245,6 +265,8 @@ def main(arguments=None):
         "processor": hardware.processor(),
     }
     out = args.out or folder / "quality.json"
+    if args.add and out.exists():
+        told_all = joined(told_all, json.loads(out.read_text()))
     painting.write_whole(out, lambda path: path.write_text(json.dumps(told_all, indent=1) + "\n"))
     print(f"{out}: {len(ways)} ways to paint, {len(told_all['pairs'])} comparisons")
 

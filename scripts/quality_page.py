@@ -14,7 +14,7 @@ import command_line
 
 import model_card
 import package
-from model_card import halved, walk
+from model_card import counted, halved, walk
 
 HOME = Path(__file__).resolve().parent.parent
 PAGE = HOME / "docs/quality.md"
@@ -134,10 +134,9 @@ def channels(entry):
 
 def section(found, teacher=None):
     """All tables of one model, as lines."""
-    each = found["ways"][0]["pictures"]
     shas = ", ".join(f"{name} `{sha[:12]}`" for name, sha in found["sha256"].items())
     return [
-        f"{each:,} pictures of each way to paint against {found['real']['pictures']:,} real ones, {found['date']}; files {shas}.",
+        f"{counted(found, 'pictures of each way to paint', 'real ones')}, {found['date']}; files {shas}.",
         f"Milliseconds: steps times the median step of `driftglass bench --threads 1`, {found['processor']}.",
         "",
         *figures(found),

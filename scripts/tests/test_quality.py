@@ -262,6 +262,24 @@ class Quality(Case):
         self.assertIn("| int8, before the present one |", card)
         self.assertNotIn("| fp16, before", card)
 
+    def test_ways_of_before_are_kept_where_the_file_is_the_same(self):
+        self.measure()
+        before = json.loads((self.package / "quality.json").read_text())
+        self.ways = [Way("fp16", "ddim", 10)]
+        names = [self.ways[0].name, *(way["name"] for way in before["ways"][:2])]
+        self.measure("--add", "--pictures", "60")
+        after = json.loads((self.package / "quality.json").read_text())
+        self.assertEqual([way["name"] for way in after["ways"]], names)
+        self.assertEqual([way["pictures"] for way in after["ways"]], [60, 120, 120])
+        self.assertEqual((after["pairs"], set(after["milliseconds"])), (before["pairs"], {"fp16", "int8"}))
+        text = model_card.counted(after, "painted", "real")
+        self.assertEqual(text, "120 painted against 120 real (60 against 120: ddim, 10 steps)")
+        alone = after | {"ways": after["ways"][:1], "pairs": []}
+        changed = before | {"sha256": alone["sha256"] | {"fp16": "0" * 64}, "real": before["real"] | {"pictures": 70}}
+        other = quality.joined(alone, changed)
+        self.assertEqual([(way["name"], way.get("real")) for way in other["ways"]], [(names[0], None), (names[2], 70)])
+        self.assertEqual((other["pairs"], other["sha256"]), ([], alone["sha256"]))
+
     def test_painting_alone_measures_nothing_and_is_not_done_again(self):
         self.measure("--paint")
         self.assertFalse((self.package / "quality.json").exists())
