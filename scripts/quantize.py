@@ -6,8 +6,8 @@
 Calibrated on pictures that the model itself paints, evenly over the kept time steps (that beats sampling some times
 more often: iszry/DI2N-PTQ4DM). In float stay the first and the last convolution, every norm, the time embedding and the
 attention's products. The two halves of a skip concatenation have scales of their own (Q-Diffusion, Li et al. 2023).
-Where the pictures are then further from fp32's than --bar, the layers that cost most stay float as well, one after the
-other. Prints the error per step and of whole pictures against fp32, writes int8.onnx and its entry in model.toml.
+Where the pictures are then further from fp32's than --bar, or the last step's answer further off than --last, the layers
+that cost most stay float as well, one after the other. Prints the error per step and of whole pictures against fp32, writes int8.onnx and its entry in model.toml.
 
 With --sensitivity nothing is written but a table: what each layer costs, quantized alone and left float alone.
 """
@@ -161,18 +161,18 @@ class Yardstick:
         self.trajectories = trajectories
         self.pictures = {seed: list(trajectories.walk(seed)) for seed in seeds}
 
-    def errors(self, network, pictures=None, every=1):
-        """Per kept step the error of the answer relative to its size, over all pictures or the first few.
+    def share(self, network, step):
+        """How far the answer at one step is off, relative to its size, squared."""
+        t, x, label, output, _ = step
+        return np.square(self.trajectories.answer(network, label)(x, t) - output).mean() / np.square(output).mean()
 
-        `every`: only so many steps apart, the last among them.
-        """
+    def errors(self, network):
+        """Per kept step the error of the answer relative to its size, over all pictures."""
+        return np.sqrt(np.mean([[self.share(network, step) for step in steps] for steps in self.pictures.values()], 0))
 
-        def share(t, x, label, output, _):
-            answer = self.trajectories.answer(network, label)(x, t)
-            return np.square(answer - output).mean() / np.square(output).mean()
-
-        shares = [[share(*step) for step in steps[::-every]] for steps in list(self.pictures.values())[:pictures]]
-        return np.sqrt(np.mean(shares, 0))[::-1]
+    def last_error(self, network):
+        """The error of the last step's answer, the largest of all: it stays in the picture as noise."""
+        return np.sqrt(np.mean([self.share(network, steps[-1]) for steps in self.pictures.values()]))
 
     def psnrs(self, network):
         """PSNR of every finished picture, painted by `network` alone from the same noise."""
@@ -245,17 +245,20 @@ def sensitivity(mixer, yardstick):
 SENSITIVITY_COLUMNS = ("layer", "quantized alone: error %", "PSNR dB", "float alone: error %", "PSNR dB")
 
 
-def mixed(mixer, yardstick, bar):
-    """The layers that stay float so that the mean PSNR is at least `bar`: those that cost most quantized alone."""
+def mixed(mixer, yardstick, bar, last):
+    """The layers that stay float so that the pictures' mean PSNR is at least `bar` dB and the last step's answer at most
+    `last` percent off: those that cost this answer most, quantized alone."""
     kept, order = [], None
     while len(kept) < len(mixer.layers):
-        psnr = np.mean(yardstick.psnrs(mixer.network(kept)))
-        print(f"{len(mixer.layers) - len(kept)} of {len(mixer.layers)} layers quantized: {psnr:.1f} dB on average")
-        if psnr >= bar:
+        network = mixer.network(kept)
+        psnr, error = np.mean(yardstick.psnrs(network)), 100 * yardstick.last_error(network)
+        quantized = f"{len(mixer.layers) - len(kept)} of {len(mixer.layers)} layers quantized"
+        print(f"{quantized}: {psnr:.1f} dB on average, the last answer {error:.2f} % off")
+        if psnr >= bar and error <= last:
             break
         if order is None:
             everything = set(mixer.layers)
-            alone = {layer: rms(yardstick.errors(mixer.network(everything - {layer}), 2, every=5)) for layer in mixer.layers}
+            alone = {layer: yardstick.last_error(mixer.network(everything - {layer})) for layer in mixer.layers}
             order = iter(sorted(alone, key=alone.get, reverse=True))
         kept.append(next(order))
         print(f"{kept[-1]} stays float")
@@ -286,6 +289,7 @@ def main(arguments=None):
     p.add_argument("--pictures", type=command_line.count, default=8, help="pictures to calibrate on (default 8)")
     p.add_argument("--check", type=command_line.count, default=4, help="other pictures to measure on (default 4)")
     p.add_argument("--bar", type=command_line.amount_or_none, default=30.0, help="dB that pictures have on average (default 30)")
+    p.add_argument("--last", type=command_line.amount_or_none, default=100.0, help="%% that the last step's answer is off at most (default 100)")
     p.add_argument("--sensitivity", type=Path, help="write what every layer costs to this .csv, and nothing else")
     args = p.parse_args(arguments)
     folder = args.package.resolve()
@@ -307,7 +311,7 @@ def main(arguments=None):
         if args.sensitivity:
             write_sensitivity(args.sensitivity, sensitivity(mixer, yardstick))
             return
-        int8.write_bytes(mixer.write(mixed(mixer, yardstick, args.bar)).read_bytes())
+        int8.write_bytes(mixer.write(mixed(mixer, yardstick, args.bar, args.last)).read_bytes())
         network = package.OnnxNetwork(int8, ports)
         yardstick.tell(yardstick.errors(network), yardstick.psnrs(network))
     reference = package.read_reference(folder)

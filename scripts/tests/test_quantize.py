@@ -154,14 +154,19 @@ class Mixing(Case):
         self.yardstick = mock.Mock(psnrs=lambda kept: [24.0 + sum(gains[name] for name in kept), 26.0])
         costs = {"a": 0.01, "b": 0.3, "c": 0.1}
 
-        def errors(kept, *_, every=1):
-            return np.array([sum(costs[name] for name in self.LAYERS if name not in kept)] * 2)
+        def last_error(kept):
+            return sum(costs[name] for name in self.LAYERS if name not in kept)
 
-        self.yardstick.errors = errors
+        self.yardstick.last_error = last_error
+        self.yardstick.errors = lambda kept: np.array([last_error(kept)] * 2)
 
     def test_layers_stay_float_until_the_pictures_meet_the_bar(self):
         for bar, kept in [(25, []), (27, ["b"]), (29, ["b", "c"]), (99, ["b", "c", "a"])]:
-            self.assertEqual(quantize.mixed(self.mixer, self.yardstick, bar), kept, bar)
+            self.assertEqual(quantize.mixed(self.mixer, self.yardstick, bar, 100), kept, bar)
+
+    def test_layers_stay_float_until_the_last_answer_meets_its_bar(self):
+        for last, kept in [(41, []), (12, ["b"]), (2, ["b", "c"]), (0, ["b", "c", "a"])]:
+            self.assertEqual(quantize.mixed(self.mixer, self.yardstick, 0, last), kept, last)
 
     def test_sensitivity_is_a_table_with_a_row_for_each_layer(self):
         rows = quantize.sensitivity(self.mixer, self.yardstick)
