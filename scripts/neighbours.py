@@ -83,7 +83,8 @@ def main(arguments=None):
     by_pixels, _ = nearest(painted[shown], training, LOOKED_AT)
     by_features = nearest_in_features(painted[shown], training, by_pixels)
     rows = [painted[shown], training[by_pixels[:, 0]], training[by_features]]
-    contact_sheet(np.concatenate(rows), columns=len(shown), scale=2).save(folder / "neighbours.png", optimize=True)
+    scale = min(2, 128 // training.shape[1])
+    contact_sheet(np.concatenate(rows), columns=len(shown), scale=scale).save(folder / "neighbours.png", optimize=True)
     (folder / "neighbours.json").write_text(json.dumps(told, indent=1) + "\n")
     model_card.write(folder, manifest)
     print(f"nearest of {len(training)} training pictures: {told['painted']['levels'][0]} levels from painted ones,")
