@@ -257,7 +257,7 @@ def emoji_kinds(cache):
 
 
 def moved(image, rng):
-    """An RGBA picture turned by up to 8 degrees, up to 15 % smaller and up to 6 % aside, over itself."""
+    """An RGBA picture turned by up to 8 degrees, up to 15 % smaller and up to 6 % of a side off the middle."""
     side, angle, zoom = image.width, math.radians(rng.uniform(-8, 8)), rng.uniform(0.85, 1)
     across, down = side / 2 + rng.uniform(-0.06, 0.06, 2) * side
     cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom

@@ -83,7 +83,7 @@ def main(arguments=None):
     by_pixels, _ = nearest(painted[shown], training, LOOKED_AT)
     by_features = nearest_in_features(painted[shown], training, by_pixels)
     rows = [painted[shown], training[by_pixels[:, 0]], training[by_features]]
-    scale = min(2, 128 // training.shape[1])
+    scale = max(1, 64 // training.shape[1])
     contact_sheet(np.concatenate(rows), columns=len(shown), scale=scale).save(folder / "neighbours.png", optimize=True)
     (folder / "neighbours.json").write_text(json.dumps(told, indent=1) + "\n")
     model_card.write(folder, manifest)

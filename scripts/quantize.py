@@ -7,7 +7,8 @@ Calibrated on pictures that the model itself paints, evenly over the kept time s
 more often: iszry/DI2N-PTQ4DM). In float stay the first and the last convolution, every norm, the time embedding and the
 attention's products. The two halves of a skip concatenation have scales of their own (Q-Diffusion, Li et al. 2023).
 Where the pictures are then further from fp32's than --bar, or the last step's answer further off than --last, the layers
-that cost most stay float as well, one after the other. Prints the error per step and of whole pictures against fp32, writes int8.onnx and its entry in model.toml.
+that cost most stay float as well, one after the other. Prints the error per step and of whole pictures against fp32,
+writes int8.onnx and its entry in model.toml.
 
 With --sensitivity nothing is written but a table: what each layer costs, quantized alone and left float alone.
 """
