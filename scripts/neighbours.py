@@ -21,7 +21,7 @@ import model_card
 import package
 import painting
 import quality
-from procedural import contact_sheet
+from procedural import contact_sheet, enlargement
 
 SHOWN = 16
 LOOKED_AT = 100  # of the nearest in pixels, in which the nearest in features is looked for
@@ -83,7 +83,7 @@ def main(arguments=None):
     by_pixels, _ = nearest(painted[shown], training, LOOKED_AT)
     by_features = nearest_in_features(painted[shown], training, by_pixels)
     rows = [painted[shown], training[by_pixels[:, 0]], training[by_features]]
-    scale = max(1, 64 // training.shape[1])
+    scale = enlargement(training.shape[1], 64, 2)
     contact_sheet(np.concatenate(rows), columns=len(shown), scale=scale).save(folder / "neighbours.png", optimize=True)
     (folder / "neighbours.json").write_text(json.dumps(told, indent=1) + "\n")
     model_card.write(folder, manifest)

@@ -369,6 +369,11 @@ def picture(style, index, size):
     return np.round(np.clip(boxes, 0, 1) * 255).astype(np.uint8)
 
 
+def enlargement(size, side, most):
+    """How many times a sheet enlarges pictures of `size` px: `most`, but to no more than `side` px, and at least once."""
+    return max(1, min(most, side // size))
+
+
 def contact_sheet(pictures, columns, scale=1, gap=2):
     """uint8 `[n, h, w, c]` (c = 1 or 3) -> one PIL image, row by row on grey, each pixel `scale` times enlarged."""
     n, h, w, c = pictures.shape

@@ -46,7 +46,7 @@ import data
 import diffusion
 import hardware
 import prior
-from procedural import contact_sheet
+from procedural import contact_sheet, enlargement
 from unet import UNet, UNetConfig
 
 # Arguments that change nothing of what a run learns.
@@ -414,7 +414,7 @@ def plot(rows, path):
 def sheet(training):
     """Six pictures of each class by the EMA weights, the same noise each time: sheet-<images>.png."""
     pictures = paint(training.ema, 6, 0, training.process, training.defaults, training.autocast, prior=training.prior)
-    contact_sheet(pictures, columns=12, scale=min(3, 128 // pictures.shape[1])).save(training.run / f"sheet-{training.images:08d}.png")
+    contact_sheet(pictures, columns=12, scale=enlargement(pictures.shape[1], 128, 3)).save(training.run / f"sheet-{training.images:08d}.png")
 
 
 def report(training, losses):

@@ -32,6 +32,10 @@ class Procedural(unittest.TestCase):
         sheet = procedural.contact_sheet(np.zeros((5, 4, 4, 1), np.uint8), columns=3, scale=2, gap=1)
         self.assertEqual(sheet.size, (28, 19))
 
+    def test_large_pictures_are_not_enlarged(self):
+        found = [procedural.enlargement(size, 128, 3) for size in (8, 32, 64, 128, 256)]
+        self.assertEqual(found, [3, 3, 2, 1, 1])
+
 
 class Data(unittest.TestCase):
     def setUp(self):
