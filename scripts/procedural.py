@@ -369,7 +369,7 @@ def picture(style, index, size):
     return np.round(np.clip(boxes, 0, 1) * 255).astype(np.uint8)
 
 
-def enlargement(size, side, most):
+def enlargement(size, side=128, most=3):
     """How many times a sheet enlarges pictures of `size` px: `most`, but to no more than `side` px, and at least once."""
     return max(1, min(most, side // size))
 

@@ -414,7 +414,7 @@ def plot(rows, path):
 def sheet(training):
     """Six pictures of each class by the EMA weights, the same noise each time: sheet-<images>.png."""
     pictures = paint(training.ema, 6, 0, training.process, training.defaults, training.autocast, prior=training.prior)
-    contact_sheet(pictures, columns=12, scale=enlargement(pictures.shape[1], 128, 3)).save(training.run / f"sheet-{training.images:08d}.png")
+    contact_sheet(pictures, columns=12, scale=enlargement(pictures.shape[1])).save(training.run / f"sheet-{training.images:08d}.png")
 
 
 def report(training, losses):

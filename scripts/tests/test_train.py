@@ -121,7 +121,8 @@ class Training(Case):
         scenes = SCRIPTS.parent / "models/scenes-32"
         pictures = np.zeros((64, 32, 32, 3), np.uint8)
         data.save(self.folder / "scenes.npz", pictures, np.arange(64) % 8, list("abcdefgh"), "CC0-1.0")
-        places = ["--data", str(self.folder / "scenes.npz"), "--out", str(self.folder / "run"), "--images", "2", "--batch", "2", "--precision", "fp32"]
+        places = ["--data", str(self.folder / "scenes.npz"), "--out", str(self.folder / "run")]
+        places += ["--images", "2", "--batch", "2", "--precision", "fp32"]
         training = train.Training(train.checked(train.parser(), [*places, "--start", str(scenes)]))
         reference = package.read_reference(scenes)
         x, t = torch.tensor(reference["start"]), torch.tensor(reference["timesteps"][:1])
