@@ -13,11 +13,12 @@ from pathlib import Path
 import command_line
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 import analytic_variance
 import data
 import diffusion
+import half
 import model_card
 import noise
 import package
@@ -37,31 +38,6 @@ def export_fp32(network, path, output="epsilon"):
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", package.OPSET))
     model.graph.ClearField("value_info")
-    package.save_onnx(model, path)
-
-
-PRODUCTS = ("Conv", "Gemm", "MatMul", "Gather")  # what reads a weight; an embedding is a Gather
-
-
-def store_fp16(source, path):
-    """Stores the weights of convolutions, linear layers and embeddings as fp16, cast back to fp32 where they are used.
-
-    Biases and norms stay fp32, and so does every constant that is no weight: the time embedding's frequencies are
-    multiplied by t, and would turn its waves by 0.08 rad at t = 999.
-    """
-    model = onnx.load(source)
-    graph, casts = model.graph, []
-    read = {name for node in graph.node if node.op_type in PRODUCTS for name in node.input}
-    for tensor in graph.initializer:
-        if tensor.name not in read or tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
-            continue
-        name = tensor.name
-        half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}_fp16")
-        tensor.CopyFrom(half)
-        casts.append(helper.make_node("Cast", [half.name], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
-    nodes = casts + list(graph.node)
-    del graph.node[:]
-    graph.node.extend(nodes)
     package.save_onnx(model, path)
 
 
@@ -156,7 +132,7 @@ def main(arguments=None):
     fp32, fp16 = args.fp32 or folder / "fp32.onnx", folder / "fp16.onnx"
     ports = package.PORTS | {"output": OUTPUTS[process["prediction"]]}
     export_fp32(network, fp32, ports["output"])
-    store_fp16(fp32, fp16)
+    half.store(fp32, fp16)
     files = {}
     for path in [fp16] if args.fp32 else [fp32, fp16]:
         entry = files[path.stem] = package.file_entry(path) | package.measure(package.OnnxNetwork(path, ports), reference, step)

@@ -1,6 +1,6 @@
 """What is done to a network's graph around its quantization, by quantize.py.
 
-Before: weights that are stored as fp16 become fp32, and a convolution of a concatenation becomes one for each part.
+Before: a convolution of a concatenation becomes one for each part.
 After: only convolutions read rounded values, and their biases make good what they lose on average.
 """
 
@@ -14,24 +14,6 @@ import package
 def convolutions(model):
     """The graph's convolutions."""
     return [node for node in model.graph.node if node.op_type == "Conv"]
-
-
-def widen(source, path):
-    """store_fp16 of export.py backwards: an ONNX file whose fp16 weights become fp32 of the same values."""
-    model = onnx.load(source)
-    graph = model.graph
-    half = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
-    kept = []
-    for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] in half:
-            tensor = half.pop(node.input[0])
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), node.output[0]))
-        else:
-            kept.append(node)
-    assert not half, f"{source}: {', '.join(half)} is fp16 and not cast to fp32"
-    del graph.node[:]
-    graph.node.extend(kept)
-    package.save_onnx(model, path)
 
 
 def split_concatenations(model):

@@ -190,14 +190,14 @@ def unet(work, name):
     """Writes fp32 and fp16 of one of UNETS; its manifest, without files, and its reference."""
     import torch
 
-    from export import store_fp16
+    import half
 
     torch.set_num_threads(1)  # another order of sums would be another answer
     settings = UNETS[name]
     side = settings["sample_size"]
     network = random_unet(settings)
     package.export_onnx(network, work / f"{name}.fp32.onnx", package.graph_inputs((3, side, side), conditional=False))
-    store_fp16(work / f"{name}.fp32.onnx", work / f"{name}.fp16.onnx")
+    half.store(work / f"{name}.fp32.onnx", work / f"{name}.fp16.onnx")
     manifest = {
         "name": name,
         "title": f"Random weights: {name}",
@@ -220,13 +220,13 @@ def shipped(work, home):
 
     Its PyTorch network is not in the repository, so what stands for the answer is the first step of its reference.
     """
-    import int8_graph
+    import half
 
     manifest, reference = package.read_manifest(home), package.read_reference(home)
     ports, files = manifest["network"], manifest.pop("files")
     for kind, precision in {"fp16": "fp16", next(iter(INT8)): "int8"}.items():
         shutil.copy(home / files[precision]["file"], work / f"{SHIPPED}.{kind}.onnx")
-    int8_graph.widen(work / f"{SHIPPED}.fp16.onnx", work / f"{SHIPPED}.fp32.onnx")
+    half.widen(work / f"{SHIPPED}.fp16.onnx", work / f"{SHIPPED}.fp32.onnx")
     inputs = {ports["sample"]: reference["start"], ports["timestep"]: reference["timesteps"][:1], ports["class"]: reference["class"]}
     return manifest, reference, inputs | {"epsilon": reference["epsilon"][0]}
 

@@ -7,8 +7,8 @@ Calibrated on pictures that the model itself paints, evenly over the kept time s
 more often: iszry/DI2N-PTQ4DM). In float stay the first and the last convolution, every norm, the time embedding and the
 attention's products. The two halves of a skip concatenation have scales of their own (Q-Diffusion, Li et al. 2023).
 Where the pictures are then further from fp32's than --bar, or the last step's answer further off than --last, the layers
-that cost most stay float as well, one after the other. Prints the error per step and of whole pictures against fp32,
-writes int8.onnx and its entry in model.toml.
+that cost most stay float as well, one after the other. Writes int8.onnx, what is float in it as fp16, and its entry in
+model.toml, and prints the error per step and of whole pictures against fp32.
 
 With --sensitivity nothing is written but a table: what each layer costs, quantized alone and left float alone.
 """
@@ -24,6 +24,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import diffusion
+import half
 import int8_graph
 import model_card
 import package
@@ -275,10 +276,10 @@ def fp32_network(folder, given, temporary):
         if not path.is_file():
             raise SystemExit(f"{path}: there is no such file, expected the fp32 network that export.py wrote")
         return path
-    half = folder / "fp16.onnx"
-    if not half.is_file():
+    stored = folder / "fp16.onnx"
+    if not stored.is_file():
         raise SystemExit(f"{folder}: there is neither fp32.onnx nor fp16.onnx (--fp32 says where export.py put the first)")
-    int8_graph.widen(half, temporary / "fp32.onnx")
+    half.widen(stored, temporary / "fp32.onnx")
     return temporary / "fp32.onnx"
 
 
@@ -314,7 +315,7 @@ def main(arguments=None):
         if args.sensitivity:
             write_sensitivity(args.sensitivity, sensitivity(mixer, yardstick))
             return
-        int8.write_bytes(mixer.write(mixed(mixer, yardstick, args.bar, args.last)).read_bytes())
+        half.store(mixer.write(mixed(mixer, yardstick, args.bar, args.last)), int8)
         network = package.OnnxNetwork(int8, ports)
         yardstick.tell(yardstick.errors(network), yardstick.psnrs(network))
     reference = package.read_reference(folder)

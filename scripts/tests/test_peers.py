@@ -206,14 +206,13 @@ class Networks(unittest.TestCase):
         import onnx
         from onnx import numpy_helper
 
-        import int8_graph
-        from export import store_fp16
+        import half
 
         with tempfile.TemporaryDirectory() as folder:
             fp32, fp16, widened = (Path(folder) / name for name in ("tiny.fp32.onnx", "fp16.onnx", "widened.onnx"))
             small_network(fp32.parent)
-            store_fp16(fp32, fp16)
-            int8_graph.widen(fp16, widened)
+            half.store(fp32, fp16)
+            half.widen(fp16, widened)
             graph = onnx.load(widened).graph
         self.assertEqual([node.op_type for node in graph.node], ["Conv"])
         weight = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}["weight"]

@@ -17,10 +17,11 @@ import numpy as np
 import onnx
 import torch
 
+import half
 import int8_graph
 import package
 import quantize
-from export import export_fp32, store_fp16
+from export import export_fp32
 from unet import UNet, UNetConfig
 
 
@@ -44,7 +45,7 @@ class Case(unittest.TestCase):
         cls.folder.mkdir()
         cls.unet = small_network()
         export_fp32(cls.unet, cls.folder / "fp32.onnx")
-        store_fp16(cls.folder / "fp32.onnx", cls.folder / "fp16.onnx")
+        half.store(cls.folder / "fp32.onnx", cls.folder / "fp16.onnx")
 
     def answer(self, path, t=999):
         x = np.random.default_rng(4).standard_normal((1, 3, 8, 8)).astype(np.float32)
@@ -63,7 +64,7 @@ class Graph(Case):
 
     def test_widened_weights_answer_as_the_file_that_stores_halves(self):
         path = self.folder / "widened.onnx"
-        int8_graph.widen(self.folder / "fp16.onnx", path)
+        half.widen(self.folder / "fp16.onnx", path)
         self.assertFalse(any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in onnx.load(path).graph.initializer))
         np.testing.assert_allclose(self.answer(path), self.answer(self.folder / "fp16.onnx"), atol=1e-5)
 

@@ -236,6 +236,8 @@ class Export(Case):
         self.export = ["--checkpoint", str(training.checkpoint), "--package", str(self.folder / "small")]
 
     def test_package_of_a_small_network_answers_like_pytorch_and_quantizes(self):
+        import onnx
+
         import export
         import package
         import quantize
@@ -248,6 +250,8 @@ class Export(Case):
             self.assertLess(entry["max-error"], error, precision)
             self.assertGreater(entry["final-psnr-db"], psnr, precision)
             self.assertEqual(entry | package.file_entry(self.folder / "small" / f"{precision}.onnx"), entry)
+        kernels = [tensor for tensor in onnx.load(self.folder / "small" / "int8.onnx").graph.initializer if len(tensor.dims) == 4]
+        self.assertEqual({tensor.data_type for tensor in kernels}, {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT16})
         self.assertEqual(manifest["classes"], {"names": ["dark", "bright"], "null": 2})
         self.assertEqual([len(table) for table in manifest["analytic-variance"].values()], [10, 20, 25, 50, 100])
         self.assertEqual((manifest["defaults"]["variance"], manifest["defaults"]["spacing"]), ("fixed-small", "trailing"))
