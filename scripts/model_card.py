@@ -147,7 +147,8 @@ def neighbours(found):
 
 
 def trained(manifest, quality=None, nearest=None):
-    """README.md as text for a package of export.py; [training] holds what train.py knows about the network."""
+    """README.md as text for a package of export.py; [training] holds what train.py knows about the network, and where the
+    pictures are not for everyone a `caution`."""
     image, training, licence, defaults = (manifest[key] for key in ("image", "training", "licence", "defaults"))
     classes = manifest.get("classes")
     shown = f"One row per class ({', '.join(classes['names'])})" if classes else "Samples"
@@ -176,6 +177,7 @@ def trained(manifest, quality=None, nearest=None):
             "",
             f"{shown}, {defaults['sampler'].upper()}, {defaults['steps']} steps{guidance}, one draw of noise, not picked.",
             "",
+            *([training["caution"], ""] if "caution" in training else []),
             f"{PREDICTIONS[manifest['diffusion']['prediction']]} U-Net with {training['parameters'] / 1e6:.2f} M parameters for {shape}:",
             f"levels of {widths} channels, {training['blocks']} residual block(s) per level going down and one more going up,",
             f"attention at level(s) {attention or 'none'} and in the middle, GroupNorm with {training['groups']} groups.{null}",
