@@ -201,9 +201,13 @@ def trained(manifest, quality=None, nearest=None):
     )
 
 
+def of(folder, manifest):
+    """README.md as text for the package of export.py in `folder`, with what was left beside its manifest."""
+    beside = [folder / name for name in ("quality.json", "neighbours.json")]
+    return trained(manifest, *(json.loads(path.read_text()) if path.exists() else None for path in beside))
+
+
 def write(folder, manifest):
     """Writes `folder`/README.md of a package of export.py; the card of a converted one tells no precisions and stays."""
     if "training" in manifest:
-        beside = [folder / name for name in ("quality.json", "neighbours.json")]
-        found = [json.loads(path.read_text()) if path.exists() else None for path in beside]
-        (folder / "README.md").write_text(trained(manifest, *found))
+        (folder / "README.md").write_text(of(folder, manifest))
