@@ -12,11 +12,9 @@ The emulator and an aarch64 C library are Debian's, unpacked into target/arm, as
 without.
 """
 
-import argparse
 import re
 import struct
 import subprocess
-import sys
 from pathlib import Path
 
 import command_line

@@ -11,7 +11,6 @@ out of the package and its manifest. quantize.py then adds int8.onnx.
 from pathlib import Path
 
 import command_line
-import numpy as np
 import onnx
 from onnx import helper
 

@@ -12,7 +12,6 @@ import importlib.util
 import tempfile
 from pathlib import Path
 
-import command_line
 import numpy as np
 import torch
 from torch import nn

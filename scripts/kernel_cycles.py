@@ -17,7 +17,6 @@ but need not.
 Wants Debian's package llvm-19, or takes it from there into --cache without installing it.
 """
 
-import argparse
 import collections
 import json
 import os

@@ -9,7 +9,6 @@ real ones that training has not seen. A model that recites is nearer than those.
 """
 
 import json
-from pathlib import Path
 
 import command_line
 import numpy as np
@@ -18,7 +17,6 @@ import data
 import features
 import kid
 import model_card
-import package
 import painting
 import quality
 from procedural import contact_sheet, enlargement
