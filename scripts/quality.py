@@ -185,6 +185,19 @@ def entry(way, figures, count):
     } | ({} if way.prior else {"no-prior": True}) | {name: told(figure) for name, figure in figures.items()}
 
 
+def pictures_told(real):
+    """How many pictures there are, and their colours as kid.colours has them: what quality.json tells of the real ones."""
+    mean, deviation = map(told, kid.colours(real))
+    return {"pictures": len(real), "mean": mean, "deviation": deviation}
+
+
+def of_others(told, earlier):
+    """Whether two `pictures_told` of as many are of other ones. The same, drawn on two machines, may be a level apart."""
+    means = zip(told["mean"], earlier["mean"], strict=True)
+    apart = any(abs(mean - before) > error / 100 for (mean, error), (before, _) in means)
+    return told["pictures"] == earlier["pictures"] and apart
+
+
 def joined(told, earlier):
     """`told` with those ways of `earlier`, a quality.json before it, that it has not itself and whose file is the same one.
 
@@ -200,7 +213,6 @@ def joined(told, earlier):
         "sha256": {file: earlier["sha256"][file] for file in files} | told["sha256"],
         "ways": told["ways"] + kept,
         "pairs": told["pairs"] + pairs,
-        "milliseconds": {file: earlier["milliseconds"][file] for file in files} | told["milliseconds"],
     }
 
 
@@ -238,6 +250,10 @@ def main(arguments=None):
     p.add_argument("--paint", action="store_true", help="paint and go no further")
     args = p.parse_args(arguments)
     folder, manifest, real, keep = opened(args)
+    out, against = args.out or folder / "quality.json", pictures_told(real.against[0])
+    earlier = json.loads(out.read_text()) if args.add and out.exists() else None
+    if earlier and of_others(against, earlier["real"]):
+        raise SystemExit(f"{out}: was measured against other pictures than {args.real} has, expected the same ones with --add")
     ways = [way for way in WAYS if way.name in args.ways and (way.prior or "prior" in manifest)]
     order = real.order(args.pictures)
     painted = {way: painting.paint(folder, manifest, way, order, keep, args.program, args.processes) for way in ways}
@@ -251,22 +267,20 @@ def main(arguments=None):
         figure = measured[way]["kid"].scaled(1000)
         print(f"{way.name}: KID-Lite0 x 1000 {figure.value:.3f} +- {figure.error():.3f}", flush=True)
     precisions = sorted({way.precision for way in ways})
-    real_mean, real_deviation = map(told, kid.colours(real.against[0]))
     told_all = {
         "model": manifest["name"],
         "date": datetime.date.today().isoformat(),
         "sha256": {precision: manifest["files"][precision]["sha256"] for precision in precisions},
-        "real": {"pictures": len(real.against[1]), "mean": real_mean, "deviation": real_deviation},
+        "real": against,
         "floor": {"pictures": len(real.floor[1])} | {name: told(figure) for name, figure in floor.items()},
         "noise": [{"levels": levels} | {name: told(figure) for name, figure in one.items()} for levels, one in rough.items()],
         "ways": [entry(way, measured[way], len(painted[way])) for way in ways],
         "pairs": [pair(*both, measured, painted) for both in pairs(ways)],
-        "milliseconds": {precision: milliseconds(args.program, folder, precision) for precision in precisions},
-        "processor": hardware.processor(),
     }
-    out = args.out or folder / "quality.json"
-    if args.add and out.exists():
-        told_all = joined(told_all, json.loads(out.read_text()))
+    if earlier:
+        told_all = joined(told_all, earlier)
+    told_all["milliseconds"] = {file: milliseconds(args.program, folder, file) for file in sorted(told_all["sha256"])}
+    told_all["processor"] = hardware.processor()
     painting.write_whole(out, lambda path: path.write_text(json.dumps(told_all, indent=1) + "\n"))
     print(f"{out}: {len(ways)} ways to paint, {len(told_all['pairs'])} comparisons")
 

@@ -267,7 +267,10 @@ class Quality(Case):
         before = json.loads((self.package / "quality.json").read_text())
         self.ways = [Way("fp16", "ddim", 10)]
         names = [self.ways[0].name, *(way["name"] for way in before["ways"][:2])]
+        calls = len(self.calls())
         self.measure("--add", "--pictures", "60")
+        timed = [call for call in self.calls()[calls:] if call.startswith("bench")]
+        self.assertEqual(len(timed), 2, "the file that is not painted with is timed on this machine too")
         after = json.loads((self.package / "quality.json").read_text())
         self.assertEqual([way["name"] for way in after["ways"]], names)
         self.assertEqual([way["pictures"] for way in after["ways"]], [60, 120, 120])
@@ -279,6 +282,19 @@ class Quality(Case):
         other = quality.joined(alone, changed)
         self.assertEqual([(way["name"], way.get("real")) for way in other["ways"]], [(names[0], None), (names[2], 70)])
         self.assertEqual((other["pairs"], other["sha256"]), ([], alone["sha256"]))
+
+    def test_figures_against_other_real_pictures_are_not_joined(self):
+        self.measure()
+        found, before = self.package / "quality.json", len(self.calls())
+        written = found.read_text()
+        pictures, labels, classes, licence = data.load(self.real)
+        data.save(self.real, np.roll(pictures, 2, 0), labels, classes, licence)
+        with self.assertRaisesRegex(SystemExit, "quality.json: was measured against other pictures than .*real.npz has"):
+            self.measure("--add")
+        self.assertEqual((found.read_text(), len(self.calls())), (written, before))
+        pictures[0, 0, 0, 0] ^= 1
+        data.save(self.real, pictures, labels, classes, licence)
+        self.measure("--add")
 
     def test_painting_alone_measures_nothing_and_is_not_done_again(self):
         self.measure("--paint")
