@@ -198,19 +198,21 @@ def of_others(told, earlier):
     return told["pictures"] == earlier["pictures"] and apart
 
 
-def joined(told, earlier):
-    """`told` with those ways of `earlier`, a quality.json before it, that it has not itself and whose file is the same one.
+def joined(told, earlier, manifest):
+    """`told` with those ways of `earlier`, a quality.json before it, that it has not itself and whose file the package has
+    still.
 
     They say against how many real pictures they were measured, where it was another number.
     """
     own, real = {way["name"] for way in told["ways"]}, earlier["real"]["pictures"]
-    files = {file for file, sha256 in earlier["sha256"].items() if told["sha256"].get(file, sha256) == sha256}
+    entries = manifest["files"]
+    files = {file: sha256 for file, sha256 in earlier["sha256"].items() if file in entries and entries[file]["sha256"] == sha256}
     ways = {way["name"]: way for way in earlier["ways"] if way["file"] in files}
     said = {} if real == told["real"]["pictures"] else {"real": real}
     kept = [said | way for name, way in ways.items() if name not in own]
     pairs = [pair for pair in earlier["pairs"] if {pair["way"], pair["other"]} <= ways.keys() and not {pair["way"], pair["other"]} <= own]
     return told | {
-        "sha256": {file: earlier["sha256"][file] for file in files} | told["sha256"],
+        "sha256": files | told["sha256"],
         "ways": told["ways"] + kept,
         "pairs": told["pairs"] + pairs,
     }
@@ -278,7 +280,7 @@ def main(arguments=None):
         "pairs": [pair(*both, measured, painted) for both in pairs(ways)],
     }
     if earlier:
-        told_all = joined(told_all, earlier)
+        told_all = joined(told_all, earlier, manifest)
     told_all["milliseconds"] = {file: milliseconds(args.program, folder, file) for file in sorted(told_all["sha256"])}
     told_all["processor"] = hardware.processor()
     painting.write_whole(out, lambda path: path.write_text(json.dumps(told_all, indent=1) + "\n"))

@@ -279,9 +279,12 @@ class Quality(Case):
         self.assertEqual(text, "120 painted against 120 real (60 against 120: ddim, 10 steps)")
         alone = after | {"ways": after["ways"][:1], "pairs": []}
         changed = before | {"sha256": alone["sha256"] | {"fp16": "0" * 64}, "real": before["real"] | {"pictures": 70}}
-        other = quality.joined(alone, changed)
+        other = quality.joined(alone, changed, self.manifest)
         self.assertEqual([(way["name"], way.get("real")) for way in other["ways"]], [(names[0], None), (names[2], 70)])
         self.assertEqual((other["pairs"], other["sha256"]), ([], alone["sha256"]))
+        alone["sha256"] = {"fp16": before["sha256"]["fp16"]}
+        other = quality.joined(alone, before | {"sha256": alone["sha256"] | {"int8": "0" * 64}}, self.manifest)
+        self.assertEqual(([way["name"] for way in other["ways"]], other["sha256"]), (names[:2], alone["sha256"]))
 
     def test_figures_against_other_real_pictures_are_not_joined(self):
         self.measure()
