@@ -57,12 +57,22 @@ def walk(way):
     return ", ".join(filter(None, [way["sampler"], way["variance"], f"{way['steps']} steps", way["spacing"], guidance, prior]))
 
 
+def painter(way):
+    """What painted a way of quality.json: the engine where it is not ours, and the file."""
+    return f"PyTorch, {way['file']} weights" if way["engine"] == "pytorch" else way["file"]
+
+
 def counted(quality, painted, real):
     """How many pictures of each way were held against how many real ones, "5,000 `painted` against 5,000 `real`"; the walks
-    of which there are fewer by name."""
-    found = {}
+    of which there are fewer by name, and by painter where others painted more of the same."""
+    counts = {}
     for way in quality["ways"]:
-        found.setdefault((way["pictures"], way.get("real", quality["real"]["pictures"])), {})[walk(way)] = None
+        both = way["pictures"], way.get("real", quality["real"]["pictures"])
+        counts.setdefault(walk(way), {}).setdefault(both, []).append(painter(way))
+    found = {}
+    for name, painters in counts.items():
+        for both, some in painters.items():
+            found.setdefault(both, []).append(name if len(painters) == 1 else f"{name} by {' and '.join(some)}")
     most, *fewer = sorted(found, reverse=True)
     named = [f" ({both[0]:,} against {both[1]:,}: {'; '.join(found[both])})" for both in fewer]
     return f"{most[0]:,} {painted} against {most[1]:,} {real}" + "".join(named)

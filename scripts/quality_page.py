@@ -14,7 +14,7 @@ import command_line
 
 import model_card
 import package
-from model_card import counted, halved, walk
+from model_card import counted, halved, painter, walk
 
 HOME = Path(__file__).resolve().parent.parent
 PAGE = HOME / "docs/quality.md"
@@ -36,10 +36,6 @@ def with_error(figure, digits, factor=1, sign=""):
     """[value, standard error] as text."""
     value, error = (factor * part for part in figure)
     return f"{value:{sign}.{digits}f} ± {error:.{digits}f}"
-
-
-def painter(way):
-    return f"PyTorch, {way['file']} weights" if way["engine"] == "pytorch" else way["file"]
 
 
 def by_walk(ways):

@@ -277,6 +277,10 @@ class Quality(Case):
         self.assertEqual((after["pairs"], set(after["milliseconds"])), (before["pairs"], {"fp16", "int8"}))
         text = model_card.counted(after, "painted", "real")
         self.assertEqual(text, "120 painted against 120 real (60 against 120: ddim, 10 steps)")
+        after["ways"][2]["pictures"] = 80
+        text = model_card.counted(after, "painted", "real")
+        self.assertIn("(80 against 120: ddpm, fixed-small, 50 steps by int8) (60 against 120: ddim, 10 steps)", text)
+        after["ways"][2]["pictures"] = 120
         alone = after | {"ways": after["ways"][:1], "pairs": []}
         changed = before | {"sha256": alone["sha256"] | {"fp16": "0" * 64}, "real": before["real"] | {"pictures": 70}}
         other = quality.joined(alone, changed, self.manifest)
