@@ -26,7 +26,7 @@ import package
 import prior
 
 PART = 100
-BATCH = 25  # of PyTorch; about as fast as any on one core
+BATCH_PIXELS = 25 * 64 * 64  # of PyTorch at once: more leave a processor's cache, fewer leave its threads idle
 
 
 @dataclass(frozen=True)
@@ -162,10 +162,12 @@ class PyTorch:
         assert walked, f"{way.name}: diffusion.py does not walk it"
         self.torch, self.device = torch, "cuda" if torch.cuda.is_available() else "cpu"
         torch.backends.cudnn.allow_tf32 = False  # by default a GPU's convolutions keep ten bits of a number
-        self.network = weights.load(folder, way.precision)[0].to(self.device)
+        network = weights.load(folder, way.precision)[0]
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # convolves up to 1.3 times as fast
         image, defaults = manifest["image"], manifest["defaults"] | {"sampler": way.sampler, "variance": way.variance}
         defaults["spacing"] = way.spacing or defaults["spacing"]
         self.shape = (image["channels"], image["height"], image["width"])
+        self.together = max(1, BATCH_PIXELS // (image["height"] * image["width"]))
         self.kept = diffusion.timesteps(way.steps, manifest["diffusion"], defaults)
         self.step = diffusion.reverse_update(self.kept, manifest["diffusion"], defaults)
         self.process, self.guidance, self.null = manifest["diffusion"], way.guidance, manifest.get("classes", {}).get("null")
@@ -174,7 +176,8 @@ class PyTorch:
 
     def part(self, part):
         first, count, label = part
-        batches = [range(at, min(at + BATCH, first + count)) for at in range(first, first + count, BATCH)]
+        starts = range(first, first + count, self.together)
+        batches = [range(at, min(at + self.together, first + count)) for at in starts]
         return np.concatenate([self.batch(seeds, label) for seeds in batches])
 
     def batch(self, seeds, label):
