@@ -176,9 +176,9 @@ class PyTorch:
 
     def part(self, part):
         first, count, label = part
-        starts = range(first, first + count, self.together)
-        batches = [range(at, min(at + self.together, first + count)) for at in starts]
-        return np.concatenate([self.batch(seeds, label) for seeds in batches])
+        seeds = range(first, first + count)
+        batches = [seeds[at : at + self.together] for at in range(0, count, self.together)]
+        return np.concatenate([self.batch(some, label) for some in batches])
 
     def batch(self, seeds, label):
         torch, last = self.torch, len(self.kept) - 1
