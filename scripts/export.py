@@ -5,7 +5,8 @@
 
 Writes fp32.onnx and fp16.onnx (opset 17, fixed shapes), reference.npz (ten steps by PyTorch), samples.png, model.toml
 with the measured errors, and README.md. The folder's name becomes the model's name. With --fp32 the large file stays
-out of the package and its manifest. quantize.py then adds int8.onnx.
+out of the package and its manifest. quantize.py then adds int8.onnx. Over an earlier export, what later scripts had
+added (prior.npz, int8.onnx) stays in the folder, no longer listed, and is named.
 """
 
 from pathlib import Path
@@ -127,6 +128,7 @@ def main(arguments=None):
     process, defaults = state["process"], own_defaults(state, args.guidance)
     tables = analytic_tables(network, state, args.data) if args.data else None
     folder = package.folder(args.package)
+    before = package.listed(package.read_manifest(folder)) if (folder / "model.toml").exists() else set()
     reference, step = make_reference(network, process, defaults, args.seed)
     fp32, fp16 = args.fp32 or folder / "fp32.onnx", folder / "fp16.onnx"
     ports = package.PORTS | {"output": OUTPUTS[process["prediction"]]}
@@ -143,6 +145,8 @@ def main(arguments=None):
     package.write_manifest(folder, manifest)
     write_samples(folder, network, manifest, args.seed)
     model_card.write(folder, manifest)
+    if left := before - package.listed(manifest):
+        print(f"{folder}/model.toml lists {', '.join(sorted(left))} no longer: of the model before; make them again")
 
 
 if __name__ == "__main__":

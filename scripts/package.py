@@ -191,6 +191,11 @@ def read_manifest(folder):
         raise SystemExit(f"{path}: not TOML: {fault}") from None
 
 
+def listed(manifest):
+    """The names of the files that a manifest lists."""
+    return {entry["file"] for entry in (*manifest.get("files", {}).values(), manifest.get("reference"), manifest.get("prior")) if entry}
+
+
 def to_toml(manifest):
     """model.toml as text: the top-level values and `image`, then the tables in their order."""
     unknown = [key for key, value in manifest.items() if isinstance(value, dict) and key not in ("image", *TABLES)]

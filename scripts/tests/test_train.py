@@ -300,6 +300,9 @@ class Export(Case):
         self.assertEqual(steps, trajectories.timesteps[1:])
         quantize.main(["--package", str(folder), "--pictures", "2", "--check", "1", "--steps", "4"])
         self.assertEqual(package.read_manifest(folder)["prior"], manifest["prior"])
+        export.main(self.export)
+        self.assertEqual(package.listed(package.read_manifest(folder)), {"fp32.onnx", "fp16.onnx", "reference.npz"})
+        self.assertEqual(self.printed.call_args.args, (f"{folder}/model.toml lists int8.onnx, prior.npz no longer: of the model before; make them again",))
         with self.assertRaisesRegex(SystemExit, "expected the pictures of small"):
             other = self.folder / "other.npz"
             data.save(other, np.zeros((20, 16, 16, 3)), np.zeros(20), ["one"], "CC0-1.0")
