@@ -126,9 +126,9 @@ def main(arguments=None):
     args = p.parse_args(arguments)
     network, state = load_network(args.checkpoint)
     process, defaults = state["process"], own_defaults(state, args.guidance)
-    tables = analytic_tables(network, state, args.data) if args.data else None
     folder = package.folder(args.package)
     before = package.listed(package.read_manifest(folder)) if (folder / "model.toml").exists() else set()
+    tables = analytic_tables(network, state, args.data) if args.data else None
     reference, step = make_reference(network, process, defaults, args.seed)
     fp32, fp16 = args.fp32 or folder / "fp32.onnx", folder / "fp16.onnx"
     ports = package.PORTS | {"output": OUTPUTS[process["prediction"]]}
@@ -146,7 +146,7 @@ def main(arguments=None):
     write_samples(folder, network, manifest, args.seed)
     model_card.write(folder, manifest)
     if left := before - package.listed(manifest):
-        print(f"{folder}/model.toml lists {', '.join(sorted(left))} no longer: of the model before; make them again")
+        print(f"{folder}/model.toml lists {', '.join(sorted(left))} no longer: of the model before; make anew or delete")
 
 
 if __name__ == "__main__":

@@ -302,7 +302,7 @@ class Export(Case):
         self.assertEqual(package.read_manifest(folder)["prior"], manifest["prior"])
         export.main(self.export)
         self.assertEqual(package.listed(package.read_manifest(folder)), {"fp32.onnx", "fp16.onnx", "reference.npz"})
-        self.assertEqual(self.printed.call_args.args, (f"{folder}/model.toml lists int8.onnx, prior.npz no longer: of the model before; make them again",))
+        self.assertEqual(self.printed.call_args.args, (f"{folder}/model.toml lists int8.onnx, prior.npz no longer: of the model before; make anew or delete",))
         with self.assertRaisesRegex(SystemExit, "expected the pictures of small"):
             other = self.folder / "other.npz"
             data.save(other, np.zeros((20, 16, 16, 3)), np.zeros(20), ["one"], "CC0-1.0")
@@ -316,18 +316,22 @@ class Export(Case):
 
     def test_wrong_input_ends_in_a_sentence(self):
         import export
-        import package
         import quantize
 
         other = self.folder / "other.npz"
         data.save(other, np.zeros((20, 16, 16, 3)), np.zeros(20), ["one"], "CC0-1.0")
         with self.assertRaisesRegex(SystemExit, r"other.npz: unexpected shape of a picture, expected \(8, 8, 3\)"):
             export.main([*self.export, "--data", str(other)])
+        # What is wrong with the package is told before the long work on --data.
+        export_other = [*self.export, "--data", str(other), "--package"]
         with self.assertRaisesRegex(SystemExit, "a model is called 'Not This'"):
-            package.folder(self.folder / "Not This")
-        (self.folder / "model.toml").write_text("format = ")
+            export.main([*export_other, str(self.folder / "Not This")])
+        (self.folder / "small").mkdir(exist_ok=True)
+        (self.folder / "small/model.toml").write_text("format = ")
         with self.assertRaisesRegex(SystemExit, "model.toml: not TOML"):
-            quantize.main(["--package", str(self.folder)])
+            export.main([*export_other, str(self.folder / "small")])
+        with self.assertRaisesRegex(SystemExit, "model.toml: not TOML"):
+            quantize.main(["--package", str(self.folder / "small")])
 
 
 if __name__ == "__main__":
